@@ -1,0 +1,79 @@
+"""Results that people would rather look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def _tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Joins images `[n, h, w, 1]` into one, with a thin line between them."""
+    padded = np.pad(images[..., 0], ((0, 0), (0, 1), (0, 1)), constant_values=-1)
+    rows = [
+        np.concatenate(list(padded[i : i + columns]), 1) for i in range(0, len(padded), columns)
+    ]
+    return np.concatenate(rows, 0)
+
+
+def _show(axis, images: np.ndarray, columns: int, levels: int, title: str) -> None:
+    tiled = np.ma.masked_less(_tile(images, columns), 0)
+    colours = plt.get_cmap("gray_r").with_extremes(bad="#d8dee9")
+    axis.imshow(tiled, cmap=colours, vmin=0, vmax=levels - 1, interpolation="nearest")
+    axis.set_title(title, fontsize=11)
+    axis.axis("off")
+
+
+def _save(figure, path: Path) -> Path:
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def save_samples(samples: np.ndarray, data: np.ndarray, levels: int, path: Path) -> Path:
+    """Samples of the flow beside real images."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.8))
+    _show(axes[0], samples, 8, levels, "samples of the flow (temperature 0.8)")
+    _show(axes[1], data, 8, levels, "real images")
+    return _save(figure, path)
+
+
+def save_reconstructions(data: np.ndarray, decoded: np.ndarray, levels: int, path: Path) -> Path:
+    """Images, and what is decoded from their latents: they must be equal."""
+    figure, axes = plt.subplots(2, 1, figsize=(9, 2.6))
+    _show(axes[0], data, len(data), levels, "test images")
+    wrong = int((data != decoded).sum())
+    _show(
+        axes[1], decoded, len(data), levels, f"decoded from their latents ({wrong} pixels differ)"
+    )
+    return _save(figure, path)
+
+
+def save_interpolation(images: np.ndarray, levels: int, path: Path) -> Path:
+    """Rows that go from one test image to another through the latent space."""
+    figure, axis = plt.subplots(figsize=(9, 4.8))
+    _show(
+        axis, images, 10, levels, "from one test image (left) to another (right), in latent space"
+    )
+    return _save(figure, path)
+
+
+def save_curve(history: dict[str, list[float]], baseline: float, path: Path) -> Path:
+    """Bits per dimension over the epochs."""
+    train, validation = history["bits_per_dim"], history["val_bits_per_dim"]
+    figure, axis = plt.subplots(figsize=(7, 4))
+    axis.plot(np.arange(1, len(train) + 1), train, label="training (with dropout)")
+    at = np.linspace(0, len(train), len(validation) + 1)[1:]
+    axis.plot(at, validation, "o-", markersize=3, label="validation")
+    axis.axhline(baseline, color="gray", linestyle="--", label="histogram of each pixel")
+    low = min(train + validation)
+    axis.set_ylim(low - 0.05, max(baseline, low) + 0.6)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("bits / dim")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path)

@@ -1,0 +1,24 @@
+"""Normalizing flows for TensorFlow Probability that train, save, export, and are right."""
+
+from tfp_flows import bijectors, conditioners
+from tfp_flows.checking import check_bijector
+from tfp_flows.core import UntrackedVariableError
+from tfp_flows.distributions import Dequantized
+from tfp_flows.flows import glow, nice, real_nvp
+from tfp_flows.initialization import initialize
+from tfp_flows.training import FlowModel
+from tfp_flows.version import __version__
+
+__all__ = [
+    "Dequantized",
+    "FlowModel",
+    "UntrackedVariableError",
+    "__version__",
+    "bijectors",
+    "check_bijector",
+    "conditioners",
+    "glow",
+    "initialize",
+    "nice",
+    "real_nvp",
+]

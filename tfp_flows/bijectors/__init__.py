@@ -1,0 +1,18 @@
+"""What transforms: every class is a `tfb.Bijector`; `forward` goes from latent to data."""
+
+from tfp_flows.bijectors.actnorm import ActNorm
+from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.conv1x1 import Invertible1x1Conv
+from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling
+from tfp_flows.bijectors.multiscale import MultiScale
+from tfp_flows.bijectors.squeeze import Squeeze
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Chain",
+    "Invertible1x1Conv",
+    "MultiScale",
+    "Squeeze",
+]

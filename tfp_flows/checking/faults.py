@@ -1,0 +1,178 @@
+"""One function a check: each yields what is wrong, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.checking.subject import Subject, fresh
+from tfp_flows.core.variables import UntrackedVariableError, refuse_untracked
+
+
+def shapes(s: Subject) -> Iterator[str]:
+    """Values have the shapes that the shape methods promise."""
+    b = s.bijector
+    x_event = s.x.shape[s.x.shape.rank - s.x_ndims :]
+    y_event = s.y.shape[s.y.shape.rank - s.y_ndims :]
+    batch = s.x.shape[: s.x.shape.rank - s.x_ndims]
+    if s.y.shape[: s.y.shape.rank - s.y_ndims] != batch:
+        yield f"forward turns batch shape {batch} into {s.y.shape[: s.y.shape.rank - s.y_ndims]}"
+    promised = {
+        "forward_event_shape": (b.forward_event_shape(x_event), y_event),
+        "inverse_event_shape": (b.inverse_event_shape(y_event), x_event),
+    }
+    for name, (found, expected) in promised.items():
+        if not found.is_compatible_with(expected):
+            yield f"{name} says {found}, the values have {expected}"
+        tensor = getattr(b, f"{name}_tensor")(x_event if name.startswith("forward") else y_event)
+        if tuple(np.asarray(tensor)) != tuple(expected):
+            yield f"{name}_tensor says {np.asarray(tensor)}, the values have {expected}"
+    for name in ("forward_log_det_jacobian", "inverse_log_det_jacobian"):
+        shape = s.methods[name](fresh(s.arguments()[name])).shape
+        constant = b.is_constant_jacobian and shape.rank < batch.rank
+        if shape != batch and not constant:
+            yield f"{name} has shape {shape} for batch shape {batch}"
+
+
+def dtype(s: Subject) -> Iterator[str]:
+    """Every result has the dtype of the argument."""
+    for name, argument in s.arguments().items():
+        found = s.methods[name](fresh(argument)).dtype
+        if found != s.x.dtype:
+            yield f"{name} turns {s.x.dtype.name} into {found.name}"
+
+
+def round_trip(s: Subject) -> Iterator[str]:
+    """Each direction undoes the other, without any cache."""
+    x = s.methods["inverse"](fresh(s.y))
+    yield from s.differences("inverse(forward(x)) - x", x, s.x)
+    y = s.methods["forward"](fresh(x))
+    yield from s.differences("forward(inverse(y)) - y", y, s.y)
+
+
+def forward_log_det(s: Subject) -> Iterator[str]:
+    """The forward log-det is that of the Jacobian of `forward`."""
+    yield from _log_det(s, "forward")
+
+
+def inverse_log_det(s: Subject) -> Iterator[str]:
+    """The inverse log-det is that of the Jacobian of `inverse`, and minus the forward one."""
+    yield from _log_det(s, "inverse")
+    ildj = s.methods["inverse_log_det_jacobian"](fresh(s.y))
+    fldj = s.methods["forward_log_det_jacobian"](fresh(s.x))
+    yield from s.differences("inverse log-det against minus the forward one", ildj, -fldj)
+
+
+def _log_det(s: Subject, direction: str) -> Iterator[str]:
+    name = f"{direction}_log_det_jacobian"
+    expected = s.jacobian_log_det(direction)
+    if expected is None:
+        yield "the two sides have events of different size, so there is no Jacobian determinant"
+        return
+    found = s.methods[name](fresh(s.arguments()[name]))
+    yield from s.differences("against the autodiff Jacobian", found, expected)
+
+
+def event_ranks(s: Subject) -> Iterator[str]:
+    """One event dimension more sums the log-det over it."""
+    for direction, ndims in (("forward", s.x_ndims), ("inverse", s.y_ndims)):
+        name = f"{direction}_log_det_jacobian"
+        argument, method = s.arguments()[name], getattr(s.bijector, name)
+        batch = argument.shape[: argument.shape.rank - ndims]
+        each = method(fresh(argument), event_ndims=ndims, **s.kwargs)
+        total = method(fresh(argument), event_ndims=ndims + 1, **s.kwargs)
+        expected = tf.reduce_sum(tf.broadcast_to(each, batch), axis=-1)
+        yield from s.differences(f"{name} with event_ndims={ndims + 1}", total, expected)
+
+
+def batch(s: Subject) -> Iterator[str]:
+    """An example's result does not depend on the batch around it."""
+    if s.context is not None:  # its batch shape would have to follow
+        return
+    for name, argument in s.arguments().items():
+        together = s.methods[name](fresh(argument))
+        rank = argument.shape.rank - (s.x_ndims if name.startswith("forward") else s.y_ndims)
+        shape = argument.shape[:rank] + together.shape[min(rank, together.shape.rank) :]
+        together = tf.broadcast_to(together, shape)
+        alone = s.methods[name](fresh(argument[0]))
+        yield from s.differences(f"{name}, one example without batch", alone, together[0])
+        twice = s.methods[name](fresh(argument[tf.newaxis]))
+        yield from s.differences(f"{name}, two batch dimensions", twice, together[tf.newaxis])
+
+
+def traced(s: Subject) -> Iterator[str]:
+    """`tf.function` (and XLA, if asked for) agree with eager mode, at unknown batch size."""
+    for name, argument in s.arguments().items():
+        expected = s.methods[name](fresh(argument))
+        spec = tf.TensorSpec([None, *argument.shape[1:]], argument.dtype)
+        method = s.methods[name]
+        for jit in (False, True) if s.xla else (False,):
+            function = tf.function(_unary(method), input_signature=[spec], jit_compile=jit)
+            what = f"{name} under {'XLA' if jit else 'tf.function'}"
+            yield from s.differences(what, function(argument), expected)
+
+
+def _unary(method):
+    return lambda tensor: method(
+        tensor
+    )  # tf.function reads signatures, and a partial's misleads it
+
+
+def gradients(s: Subject) -> Iterator[str]:
+    """The input and every variable get a finite gradient, in both directions."""
+    variables = s.bijector.trainable_variables
+    reached: set[int] = set()
+    for direction in ("forward", "inverse"):
+        argument = fresh(s.arguments()[direction])
+        with tf.GradientTape() as tape:
+            tape.watch(argument)
+            value = s.methods[direction](argument)
+            log_det = s.methods[f"{direction}_log_det_jacobian"](argument)
+            loss = tf.reduce_sum(tf.sin(value)) + tf.reduce_sum(log_det)
+        # The gradient of the input must exist; one side of a coupling's variables may not.
+        to_input, *to_variables = tape.gradient(loss, [argument, *variables])
+        if to_input is None:
+            yield f"{direction}: no gradient for the input"
+        elif not bool(tf.reduce_all(tf.math.is_finite(to_input))):
+            yield f"{direction}: the gradient for the input is not finite"
+        for variable, gradient in zip(variables, to_variables, strict=True):
+            if gradient is None:
+                continue
+            reached.add(id(variable))
+            if not bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(gradient)))):
+                yield f"{direction}: the gradient for {variable.name} is not finite"
+    for variable in variables:
+        if id(variable) not in reached:
+            yield f"no gradient for {variable.name}"
+
+
+def untracked(s: Subject) -> Iterator[str]:
+    """Every trainable variable that is read is among `trainable_variables`."""
+    try:
+        with refuse_untracked(s.bijector):
+            for name, argument in s.arguments().items():
+                s.methods[name](fresh(argument))
+    except UntrackedVariableError as error:
+        yield str(error)
+
+
+def stale(s: Subject) -> Iterator[str]:
+    """After an update of the variables, the very same tensors get new values."""
+    variables = [v for v in s.bijector.trainable_variables if v.dtype.is_floating]
+    before = [v.numpy() for v in variables]
+    random = np.random.RandomState(0)
+    held = [s.methods[name](argument) for name, argument in s.arguments().items()]
+    try:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value + 0.05 * random.uniform(0.5, 1.0, value.shape))
+        for name, argument in s.arguments().items():
+            expected = s.methods[name](fresh(argument))
+            yield from s.differences(
+                f"{name} on the same tensor after an update", s.methods[name](argument), expected
+            )
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        del held  # what a user keeps alive keeps TFP's cache alive

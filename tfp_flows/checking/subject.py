@@ -1,0 +1,106 @@
+"""The bijector under examination, and ways to look at it past TFP's caches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+
+
+@dataclasses.dataclass
+class Subject:
+    """A bijector, latents to try it on, and how closely to look."""
+
+    bijector: tfb.Bijector
+    x: tf.Tensor
+    context: tf.Tensor | None
+    rtol: float
+    xla: bool
+
+    @property
+    def kwargs(self) -> dict:
+        return {} if self.context is None else {"context": self.context}
+
+    @property
+    def methods(self) -> dict[str, Callable]:
+        """The four public methods, each with the rank of its argument's events filled in."""
+        b = self.bijector
+        return {
+            "forward": functools.partial(b.forward, **self.kwargs),
+            "inverse": functools.partial(b.inverse, **self.kwargs),
+            "forward_log_det_jacobian": functools.partial(
+                b.forward_log_det_jacobian, event_ndims=self.x_ndims, **self.kwargs
+            ),
+            "inverse_log_det_jacobian": functools.partial(
+                b.inverse_log_det_jacobian, event_ndims=self.y_ndims, **self.kwargs
+            ),
+        }
+
+    @property
+    def x_ndims(self) -> int:
+        """Event rank on the latent side."""
+        return self.bijector.forward_min_event_ndims
+
+    @property
+    def y_ndims(self) -> int:
+        """Event rank on the data side."""
+        return self.bijector.inverse_min_event_ndims
+
+    @functools.cached_property
+    def y(self) -> tf.Tensor:
+        """The data that belongs to `x`; no tensor that any cache has seen."""
+        return fresh(self.methods["forward"](fresh(self.x)))
+
+    def arguments(self) -> dict[str, tf.Tensor]:
+        """What each of the methods takes."""
+        return {name: self.x if name.startswith("forward") else self.y for name in self.methods}
+
+    def differences(self, what: str, found, expected) -> Iterator[str]:
+        """Says how far `found` is from `expected`, if it is too far."""
+        found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+        try:
+            found, expected = np.broadcast_arrays(found, expected)
+        except ValueError:
+            yield f"{what}: shape {found.shape}, expected {expected.shape}"
+            return
+        if not np.isfinite(found).all():
+            yield f"{what}: not finite"
+            return
+        scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+        gap = float(np.abs(found - expected).max(initial=0.0))
+        if not gap <= self.rtol * scale:
+            yield f"{what}: off by {gap:.3g} (values up to {scale:.3g}, tolerance {self.rtol:.1e})"
+
+    def jacobian_log_det(self, name: str) -> np.ndarray | None:
+        """log|det J| of `forward` or `inverse` for each example, by autodiff, in float64.
+
+        None if the two sides of the bijector differ in size.
+        """
+        argument = fresh(self.arguments()[name])
+        ndims = self.x_ndims if name == "forward" else self.y_ndims
+        batch = argument.shape[: argument.shape.rank - ndims]
+        size = math.prod(argument.shape[argument.shape.rank - ndims :])
+        flat = tf.reshape(argument, [-1, size])
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(flat)
+            value = self.methods[name](tf.reshape(flat, argument.shape))
+            value = tf.reshape(value, [flat.shape[0], -1])
+        if value.shape[1] != size:
+            return None
+        try:  # compiling the vectorised form costs more than it saves for small events
+            jacobian = tape.batch_jacobian(value, flat, experimental_use_pfor=size > 16)
+        except (ValueError, tf.errors.OpError):  # some op cannot be vectorised
+            jacobian = tape.batch_jacobian(value, flat, experimental_use_pfor=False)
+        return np.linalg.slogdet(jacobian.numpy().astype(np.float64))[1].reshape(batch)
+
+
+def fresh(tensor: tf.Tensor) -> tf.Tensor:
+    """The same values in a tensor that no cache has seen."""
+    return tf.identity(tensor)

@@ -1,0 +1,12 @@
+"""Networks that couplings call: small factories of ordinary Keras models.
+
+Each takes the shape of one example's kept part and the number of parameters wanted in the last
+dimension, and ends in a layer of zeros, so that a new coupling starts as (nearly) the identity.
+Any Keras model of your own with the same input and output shapes does as well.
+"""
+
+from tfp_flows.conditioners.conv import conv
+from tfp_flows.conditioners.mlp import mlp
+from tfp_flows.conditioners.resnet import resnet
+
+__all__ = ["conv", "mlp", "resnet"]

@@ -1,0 +1,45 @@
+"""Fully connected conditioner for vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfp_flows.keras_engine import keras
+
+
+def mlp(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int] = (128, 128),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    dtype: Any = None,
+    name: str = "mlp",
+) -> keras.Model:
+    """A multi-layer perceptron `[batch, inputs] -> [batch, outputs]`.
+
+    Args:
+      inputs: entries of the kept part.
+      outputs: parameters wanted: 1 per transformed entry for an additive, 2 for an affine
+        coupling.
+      hidden: units of the hidden layers.
+      activation: a Keras activation.
+      dropout: rate after each hidden layer, while training.
+      dtype: of the layers; Keras's own default if None.
+      name: of the model.
+
+    Returns:
+      A built `keras.Model`.
+
+    Example:
+      >>> mlp(3, 6, hidden=(16,)).output_shape
+      (None, 6)
+    """
+    layers = [keras.layers.Input((inputs,), dtype=dtype)]
+    for units in hidden:
+        layers.append(keras.layers.Dense(units, activation, dtype=dtype))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout, dtype=dtype))
+    layers.append(keras.layers.Dense(outputs, kernel_initializer="zeros", dtype=dtype))
+    return keras.Sequential(layers, name=name)

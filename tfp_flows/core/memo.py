@@ -1,0 +1,149 @@
+"""One evaluation for a value and its log-det, and never a stale one.
+
+TFP asks a bijector for `inverse(y)` and then for `forward_log_det_jacobian(x)`, in separate
+calls, so an expensive conditioner would run twice. TFP's own answer is a cache keyed on tensor
+identity, which in eager mode outlives updates of the variables. `PairMemo` stands in its place
+(a bijector's `_cache`): it answers only while
+
+* the tensor is the very object that went in or came out,
+* no variable of the bijector has changed since (eager: their values are compared by hash;
+  in a graph: no op that writes them was added), and
+* the gradient tapes that watch now are the ones that recorded the evaluation.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# The one way to ask which tapes record a tensor; TensorFlow has no public one.
+from tensorflow.python import pywrap_tfe
+
+_OTHER = {"forward": "inverse", "inverse": "forward"}
+
+
+class _Note(NamedTuple):
+    argument: Any  # callable that returns the tensor the note is about, or None once it died
+    value: Any  # callable that returns the tensor on the other side, or None once it died
+    log_det: tf.Tensor
+    context: Any
+    state: tuple
+
+
+class PairMemo:
+    """The `_cache` of a `FlowBijector`: has the four methods that `tfb.Bijector` calls."""
+
+    def __init__(self, bijector):
+        self._bijector = weakref.ref(bijector)
+        self._eager_notes: dict[tuple[str, int], _Note] = {}
+
+    def forward(self, x, context=None):
+        return self._evaluate("forward", x, context)[0]
+
+    def inverse(self, y, context=None):
+        return self._evaluate("inverse", y, context)[0]
+
+    def forward_attributes(self, x, context=None):
+        return {"ildj": -self._log_det("forward", x, context)}
+
+    def inverse_attributes(self, y, context=None):
+        return {"ildj": self._log_det("inverse", y, context)}
+
+    def _log_det(self, direction, tensor, context):
+        note = self._find(direction, tensor, context)
+        return note.log_det if note else self._evaluate(direction, tensor, context)[1]
+
+    def _evaluate(self, direction, tensor, context):
+        note = self._find(direction, tensor, context)
+        if note and note.value() is not None:
+            return note.value(), note.log_det
+        bijector = self._bijector()
+        compute = getattr(bijector, f"checked_{direction}_and_log_det")
+        value, log_det = compute(tensor, context)
+        if value is not tensor:  # an identity needs no note, and would confuse its two sides
+            self._write(direction, tensor, value, log_det, context)
+        return value, log_det
+
+    def _find(self, direction, tensor, context) -> _Note | None:
+        note = self._notes().get((direction, id(tensor)))
+        if (
+            note is None
+            or note.argument() is not tensor
+            or note.context is not context
+            or not (context is None or tf.is_tensor(context))  # others can change in place
+            or note.state != self._state(note.value(), note.log_det)
+        ):
+            return None
+        return note
+
+    def _write(self, direction, argument, value, log_det, context) -> None:
+        notes, state = self._notes(), self._state(value, log_det)
+        there, back = (direction, id(argument)), (_OTHER[direction], id(value))
+        if tf.executing_eagerly():
+            # The output keeps the input alive, not the other way round: no cycle, no leak.
+            held = weakref.ref(argument, lambda _: notes.pop(there, None))
+            given = weakref.ref(value, lambda _: notes.pop(back, None))
+            keep = lambda: argument  # noqa: E731
+        else:
+            # A graph owns its tensors and its notes, and takes both along when it goes.
+            held, given, keep = (lambda: argument), (lambda: value), (lambda: argument)
+        notes[there] = _Note(held, given, log_det, context, state)
+        notes[back] = _Note(given, keep, -log_det, context, state)
+
+    def _notes(self) -> dict:
+        if tf.executing_eagerly():
+            return self._eager_notes
+        return _owned_by_graph(tf.compat.v1.get_default_graph(), ("tfp_flows_notes", id(self)))
+
+    def _state(self, value, log_det) -> tuple:
+        """What must be unchanged for a note to hold: the variables, and the tapes at work."""
+        probes = [t for t in (value, log_det) if t is not None]
+        tapes = (
+            pywrap_tfe.TFE_Py_TapeSetIsEmpty(),
+            pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes(probes),
+        )
+        return tapes, self.fingerprint()
+
+    def fingerprint(self) -> tuple[int, ...] | int:
+        """Equal while no variable has changed: hashes of values; in a graph, a count of writes."""
+        if tf.executing_eagerly():
+            return tuple(hash(v.numpy().tobytes()) for v in self._variables())
+        graph = tf.compat.v1.get_default_graph()
+        return _count_writes(graph, {id(v.handle) for v in self._variables()})
+
+    def _variables(self) -> list[tf.Variable]:
+        # Integers are the states of random generators, which each call moves on by itself.
+        try:
+            return [v for v in self._bijector().variables if v.dtype.is_floating]
+        except ValueError:  # a conditioner that is not built yet has no values to change
+            return []
+
+
+def _count_writes(graph, handles: set[int]) -> int:
+    """How many ops of `graph` may write the variables with these handles."""
+    writes = _owned_by_graph(graph, "tfp_flows_writes")  # position -> resources that op touches
+    ops = graph.get_operations()
+    for position in range(writes.get("scanned", 0), len(ops)):
+        if ops[position].type != "ReadVariableOp":
+            resources = [id(t) for t in ops[position].inputs if t.dtype == tf.resource]
+            if resources:
+                writes[position] = resources
+    writes["scanned"] = len(ops)
+    touching = handles | {
+        id(inner) for outer, inner in getattr(graph, "captures", ()) if id(outer) in handles
+    }
+    return sum(
+        any(r in touching for r in resources)
+        for position, resources in writes.items()
+        if position != "scanned"
+    )
+
+
+def _owned_by_graph(graph, key) -> dict:
+    """A dict that lives and dies with `graph`, kept as one of its collections."""
+    owned = graph.get_collection_ref((key, id(graph)))  # inner graphs inherit collections
+    if not owned:
+        owned.append({})
+    return owned[0]

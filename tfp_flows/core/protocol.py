@@ -1,0 +1,189 @@
+"""The base class: a family gives value and log-det together, TFP's methods follow from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.core.memo import PairMemo
+
+tfb = tfp.bijectors
+
+
+class FlowBijector(tfb.Bijector):
+    """A `tfb.Bijector` that computes `(value, log|det J|)` in one evaluation.
+
+    A family implements two methods, and nothing else of TFP's protocol:
+
+    * `_forward_and_log_det(x, context) -> (y, log|det dy/dx|)`
+    * `_inverse_and_log_det(y, context) -> (x, log|det dx/dy|)`
+
+    The log-det is reduced over the minimal event dimensions. `forward` goes from latent to
+    data. Values are never stale (see `tfp_flows.core.memo`). Two instances are equal only if
+    they are one, so they never share anything by accident.
+
+    Args:
+      forward_min_event_ndims: event dimensions of the latent side.
+      inverse_min_event_ndims: event dimensions of the data side; the same if None.
+      is_constant_jacobian: whether the log-det depends on parameters alone.
+      parameters: the constructor's arguments, made variables included, so that `copy()`
+        shares them.
+      name: names of equal bijectors in one chain may be equal.
+
+    Example:
+      >>> class Double(FlowBijector):
+      ...     def __init__(self):
+      ...         super().__init__(forward_min_event_ndims=0, parameters={}, name="double")
+      ...     def _forward_and_log_det(self, x, context):
+      ...         return 2.0 * x, tf.fill(tf.shape(x), tf.math.log(2.0))
+      ...     def _inverse_and_log_det(self, y, context):
+      ...         return y / 2.0, tf.fill(tf.shape(y), -tf.math.log(2.0))
+      >>> float(Double().forward_log_det_jacobian(1.0))
+      0.6931471824645996
+    """
+
+    _TF_MODULE_IGNORED_PROPERTIES = tfb.Bijector._TF_MODULE_IGNORED_PROPERTIES | {
+        "_parameters",
+        "_memo",
+    }
+
+    def __init__(
+        self,
+        *,
+        forward_min_event_ndims: int,
+        inverse_min_event_ndims: int | None = None,
+        is_constant_jacobian: bool = False,
+        parameters: dict[str, Any],
+        name: str,
+    ):
+        if inverse_min_event_ndims is None:
+            inverse_min_event_ndims = forward_min_event_ndims
+        super().__init__(
+            forward_min_event_ndims=forward_min_event_ndims,
+            inverse_min_event_ndims=inverse_min_event_ndims,
+            is_constant_jacobian=is_constant_jacobian,
+            parameters=parameters,
+            name=name,
+        )
+        self._memo = PairMemo(self)
+
+    # What a family writes.
+
+    def _forward_and_log_det(self, x: tf.Tensor, context) -> tuple[tf.Tensor, tf.Tensor]:
+        raise NotImplementedError(f"{type(self).__name__}._forward_and_log_det")
+
+    def _inverse_and_log_det(self, y: tf.Tensor, context) -> tuple[tf.Tensor, tf.Tensor]:
+        raise NotImplementedError(f"{type(self).__name__}._inverse_and_log_det")
+
+    def _initialize(self, y: tf.Tensor, context) -> tf.Tensor:
+        """Sets data-dependent variables from the batch `y`; returns its latents."""
+        return self._inverse_and_log_det(y, context)[0]
+
+    @property
+    def needs_initialization(self) -> bool:
+        """Whether a data-dependent variable here still waits for `flows.initialize`."""
+        return any(m.needs_initialization for m in self.submodules if isinstance(m, FlowBijector))
+
+    # What users call.
+
+    def forward_and_log_det(
+        self, x, event_ndims: int | None = None, context=None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `y = f(x)` and `log|det df/dx|`, from one evaluation.
+
+        Args:
+          x: latents, `[..., *event]`.
+          event_ndims: event dimensions that the log-det sums over; the minimum if None.
+          context: conditioning tensor, for flows that take one.
+
+        Raises:
+          TypeError: `x` is not floating point.
+          ValueError: `x` has too few dimensions or the wrong event shape.
+        """
+        y, log_det = self.checked_forward_and_log_det(tf.convert_to_tensor(x), context)
+        return y, _reduce(log_det, x, event_ndims, self.forward_min_event_ndims)
+
+    def inverse_and_log_det(
+        self, y, event_ndims: int | None = None, context=None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `x = f^-1(y)` and `log|det df^-1/dy|`; see `forward_and_log_det`."""
+        x, log_det = self.checked_inverse_and_log_det(tf.convert_to_tensor(y), context)
+        return x, _reduce(log_det, y, event_ndims, self.inverse_min_event_ndims)
+
+    def checked_forward_and_log_det(self, x, context):
+        """`_forward_and_log_det`, after the checks that every family shares."""
+        self._check_argument(x, self.forward_min_event_ndims, "forward")
+        return self._forward_and_log_det(x, context)
+
+    def checked_inverse_and_log_det(self, y, context):
+        """`_inverse_and_log_det`, after the checks that every family shares."""
+        self._check_argument(y, self.inverse_min_event_ndims, "inverse")
+        return self._inverse_and_log_det(y, context)
+
+    def _check_argument(self, tensor: tf.Tensor, event_ndims: int, direction: str) -> None:
+        if not tensor.dtype.is_floating:
+            raise TypeError(
+                f"{self.name}.{direction} takes floating-point tensors, got {tensor.dtype.name}. "
+                "Cast continuous data with tf.cast; for integer pixels use flows.Dequantized."
+            )
+        if tensor.shape.rank is None or tensor.shape.rank < event_ndims:
+            raise ValueError(
+                f"{self.name}.{direction} takes tensors with at least {event_ndims} event "
+                f"dimension(s), got shape {tensor.shape}."
+            )
+
+    # TFP's methods, all derived.
+
+    @property
+    def _cache(self) -> PairMemo:
+        return self._memo
+
+    def _forward(self, x, context=None):
+        return self._forward_and_log_det(x, context)[0]
+
+    def _inverse(self, y, context=None):
+        return self._inverse_and_log_det(y, context)[0]
+
+    def _forward_log_det_jacobian(self, x, context=None):
+        return self._forward_and_log_det(x, context)[1]
+
+    def _inverse_log_det_jacobian(self, y, context=None):
+        return self._inverse_and_log_det(y, context)[1]
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        # TFP's containers key their eager caches by the hash of their parts. Taking in the
+        # values of the variables makes those caches miss after an update.
+        return hash((id(self), self._memo.fingerprint()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._describe()})"
+
+    __str__ = __repr__
+
+    def _describe(self) -> str:
+        """The arguments worth reading in a `repr`."""
+        return ""
+
+
+def _reduce(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:
+    """Sums a log-det over the event dimensions beyond the minimal ones."""
+    extra = 0 if event_ndims is None else event_ndims - min_event_ndims
+    if extra < 0:
+        raise ValueError(f"event_ndims must be at least {min_event_ndims}, got {event_ndims}.")
+    if extra == 0:
+        return log_det
+    end = tf.rank(tensor) - min_event_ndims
+    sizes = tf.shape(tensor)[end - extra : end]
+    if log_det.shape.rank == 0:
+        return log_det * tf.cast(tf.reduce_prod(sizes), log_det.dtype)
+    full = log_det * tf.ones(sizes, log_det.dtype)
+    return tf.reduce_sum(full, axis=list(range(-extra, 0)))

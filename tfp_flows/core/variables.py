@@ -1,0 +1,120 @@
+"""Variables in sight: who owns what, under which name, and what a call really reads."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+
+class UntrackedVariableError(ValueError):
+    """A call reads trainable variables that its owner does not track."""
+
+
+class LiveVariables(collections.abc.Sequence):
+    """The `tf.Variable`s of a Keras layer (either Keras), always up to date.
+
+    A Keras 3 layer is no `tf.Module`, so a module that merely holds one hides its
+    variables. `tf.nest` walks any sequence, hence holding this one shows them.
+    """
+
+    def __init__(self, layer: Any):
+        self._layer = layer
+
+    def _variables(self) -> list[tf.Variable]:
+        if not self._layer.built:
+            raise ValueError(
+                f"Conditioner '{self._layer.name}' is not built, so its variables do not exist "
+                "yet. Give it an Input layer, call its build(input_shape), or evaluate the flow "
+                "once on a batch, before asking for variables."
+            )
+        return [as_tf_variable(v) for v in self._layer.variables]
+
+    def __len__(self) -> int:
+        return len(self._variables())
+
+    def __getitem__(self, index):
+        return self._variables()[index]
+
+
+def is_keras_layer(net: Any) -> bool:
+    """Whether `net` is a layer of Keras 3 or of tf_keras."""
+    return hasattr(net, "variables") and hasattr(net, "built") and callable(net)
+
+
+def as_tf_variable(variable: Any) -> tf.Variable:
+    """The `tf.Variable` behind a Keras 3 variable; a `tf.Variable` stays itself."""
+    # `.value` of a Keras 3 variable is a cast copy under autocast; `._value` never is.
+    return variable if isinstance(variable, tf.Variable) else variable._value
+
+
+def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:
+    """Names every variable of `module` by its path through the module's attributes.
+
+    Args:
+      module: a `tfd.Distribution`, `tfb.Bijector` or other `tf.Module`.
+
+    Returns:
+      `{path: variable}`, in a stable order. Paths do not depend on Keras's automatic names,
+      so they are equal in every process that builds the same object.
+    """
+    found = module._flatten(
+        predicate=lambda leaf: isinstance(leaf, tf.Variable),
+        with_path=True,
+        expand_composites=True,
+    )
+    # TFP's objects hold their parts twice, as attribute and as parameter.
+    best: dict[int, tuple[tuple, tf.Variable]] = {}
+    for path, variable in sorted(found, key=lambda item: _preference(item[0])):
+        best.setdefault(id(variable), (path, variable))
+    named: dict[str, tf.Variable] = {}
+    for path, variable in best.values():
+        name = base = _readable(path, variable)
+        count = 1
+        while name in named:
+            count += 1
+            name = f"{base}_{count}"
+        named[name] = variable
+    return named
+
+
+def _preference(path: tuple) -> tuple:
+    """Attributes before parameters, short before long, and always the same order."""
+    return "_parameters" in path, len(path), [str(part) for part in path]
+
+
+def _readable(path: tuple, variable: tf.Variable) -> str:
+    parts = [str(part).strip("_") for part in path]
+    if isinstance(path[-1], int):  # an item of a list has no name of its own
+        parts[-1] += "." + variable.name.split("/")[-1].split(":")[0]
+    hidden = ("bijectors_trackable", "keras_variables", "pretransformed_input")
+    return ".".join(part for part in parts if part not in hidden)
+
+
+@contextlib.contextmanager
+def refuse_untracked(owner: tf.Module) -> Iterator[None]:
+    """Raises `UntrackedVariableError` if the block reads what `owner` does not track.
+
+    Only trainable variables are seen: they are what would stay untrained in silence.
+    """
+    with tf.GradientTape() as tape:
+        yield
+    read = {id(_container(v)): v for v in tape.watched_variables()}
+    tracked = {id(v) for v in owner.trainable_variables}
+    missing = [v for key, v in read.items() if key not in tracked]
+    if missing:
+        names = ", ".join(f"{v.name} {tuple(v.shape)}" for v in missing)
+        raise UntrackedVariableError(
+            f"'{owner.name}' reads {len(missing)} trainable variable(s) that nobody tracks, so "
+            f"they would never be trained or saved: {names}. Pass the Keras layer or tf.Module "
+            "that owns them in place of a function that closes over it."
+        )
+
+
+def _container(variable: tf.Variable) -> tf.Variable:
+    """The mirrored variable that a replica's component belongs to, or the variable itself."""
+    container = getattr(variable, "_distributed_container", None)
+    return (container() if container else None) or variable

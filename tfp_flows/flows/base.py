@@ -1,0 +1,43 @@
+"""What the ready-made flows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+def check_event_shape(event_shape: Sequence[int], ranks: tuple[int, ...], name: str) -> tuple:
+    """Returns the event shape as a tuple of ints.
+
+    Raises:
+      ValueError: it has another rank than the flow can take, or a size below 1.
+    """
+    shape = (event_shape,) if isinstance(event_shape, int) else tuple(int(n) for n in event_shape)
+    if len(shape) not in ranks or min(shape) < 1:
+        wanted = " or ".join({1: "(features,)", 3: "(height, width, channels)"}[r] for r in ranks)
+        raise ValueError(f"{name} needs event_shape {wanted}, got {tuple(shape)}.")
+    return shape
+
+
+def standard_normal(size: int, dtype: tf.DType) -> tfd.Distribution:
+    """Independent standard normals over a vector."""
+    zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+    return tfd.Sample(tfd.Normal(zero, one), size, name="base")
+
+
+def vector_mask(features: int) -> str:
+    """Halves where the features can be halved, else every other one."""
+    if features < 2:
+        raise ValueError(
+            "A coupling flow needs 2 features or more: it transforms some given the others."
+        )
+    return "alternate" if features % 2 else "half"
+
+
+def kept_features(features: int, swap: bool) -> int:
+    """How many features `vector_mask` and `"alternate"` keep."""
+    return features // 2 if swap else features - features // 2

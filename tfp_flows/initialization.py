@@ -1,0 +1,81 @@
+"""Data-dependent initialisation: explicit, once, all or nothing."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors import Chain
+from tfp_flows.core import FlowBijector
+from tfp_flows.distributions import Dequantized
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def needs_initialization(flow: tfd.Distribution) -> bool:
+    """Whether a layer of `flow` still waits for `initialize`."""
+    return any(isinstance(m, FlowBijector) and m.needs_initialization for m in flow.submodules)
+
+
+def initialize(flow: tfd.Distribution, batch, context=None) -> None:
+    """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
+
+    Layers that are initialised already stay as they are. If anything goes wrong, the flow is
+    left as it was.
+
+    Args:
+      flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
+      batch: data, `[n, *event_shape]`; some hundred examples are plenty.
+      context: conditioning tensor, for flows that take one.
+
+    Raises:
+      ValueError: the batch is empty, not finite or of the wrong shape.
+
+    Example:
+      >>> import tfp_flows as flows
+      >>> flow = flows.glow(event_shape=(4, 4, 1), levels=1, steps=1, hidden=8)
+      >>> flows.initialize(flow, tf.random.normal([32, 4, 4, 1]))
+      >>> needs_initialization(flow)
+      False
+    """
+    batch = tf.convert_to_tensor(batch)
+    if batch.shape[0] == 0:
+        raise ValueError(f"initialize needs at least one example, got shape {batch.shape}.")
+    if batch.dtype.is_floating:
+        rows = tf.reshape(batch, [batch.shape[0], -1])
+        bad = int(tf.math.count_nonzero(~tf.reduce_all(tf.math.is_finite(rows), axis=1)))
+        if bad:
+            raise ValueError(
+                f"initialize: {bad} of {batch.shape[0]} examples hold NaN or infinity. "
+                "Remove them, or fill the gaps."
+            )
+    kwargs = {} if context is None else {"context": context}
+    flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
+    if not needs_initialization(flow):
+        return
+    if isinstance(flow, Dequantized):
+        noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
+        flow, batch = flow.flow, flow.dequantize(batch, noise)
+    before = [(v, v.numpy()) for v in flow.variables]
+    try:
+        _as_flow_bijector(flow)._initialize(tf.cast(batch, flow.dtype), context)
+        if needs_initialization(flow):
+            raise ValueError(
+                f"A layer of {flow.name} cannot be reached from the data side, as inside "
+                "tfb.Invert. Initialise it by itself: layer.initialize(batch)."
+            )
+    except Exception:
+        for variable, value in before:
+            variable.assign(value)
+        raise
+
+
+def _as_flow_bijector(flow: tfd.Distribution) -> FlowBijector:
+    bijector = getattr(flow, "bijector", None)
+    if bijector is None:
+        raise ValueError(
+            f"{flow!r} has no bijector to initialise; initialise its parts one by one."
+        )
+    if isinstance(bijector, FlowBijector):
+        return bijector
+    return Chain(getattr(bijector, "bijectors", [bijector]))

@@ -1,0 +1,123 @@
+"""The flow as a SavedModel that needs neither this package nor TFP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.distributions import Dequantized
+from tfp_flows.saving.files import whole_or_not_at_all
+
+tfd = tfp.distributions
+
+
+def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
+    """The `tf.function`s of a flow, with open batch size, by name.
+
+    `log_prob(x)` and `sample(n, seed, temperature)` for every distribution; `encode(x)` (data ->
+    latent) and `decode(z)` (latent -> data) where it has a bijector.
+    """
+    pixels = flow if isinstance(flow, Dequantized) else None
+    continuous = pixels.flow if pixels else flow
+    x_spec = tf.TensorSpec([None, *flow.event_shape], flow.dtype, name="x")
+    n_spec = tf.TensorSpec([], tf.int32, name="n")
+    seed_spec = tf.TensorSpec([2], tf.int32, name="seed")
+    temperature_spec = tf.TensorSpec([], tf.float32, name="temperature")
+
+    def to_data(values):
+        return pixels.quantize(values) if pixels else values
+
+    @tf.function(input_signature=[x_spec])
+    def log_prob(x):
+        return flow.log_prob(x)
+
+    bijector = getattr(continuous, "bijector", None)
+    if bijector is None:
+
+        @tf.function(input_signature=[n_spec, seed_spec])
+        def sample(n, seed):
+            return to_data(continuous.sample(n, seed=seed))
+
+        return {"log_prob": log_prob, "sample": sample}
+
+    base = continuous.distribution
+    z_spec = tf.TensorSpec([None, *base.event_shape], base.dtype, name="z")
+
+    @tf.function(input_signature=[n_spec, seed_spec, temperature_spec])
+    def sample(n, seed, temperature):
+        z = base.sample(n, seed=seed)
+        centre = base.mean()
+        z = centre + (z - centre) * tf.cast(temperature, z.dtype)
+        return to_data(bijector.forward(z))
+
+    @tf.function(input_signature=[x_spec])
+    def encode(x):
+        # Pixels are encoded at the middle of their bins.
+        half = tf.cast(0.5, continuous.dtype)
+        return bijector.inverse(pixels.dequantize(x, half) if pixels else x)
+
+    @tf.function(input_signature=[z_spec])
+    def decode(z):
+        return to_data(bijector.forward(z))
+
+    return {"log_prob": log_prob, "sample": sample, "encode": encode, "decode": decode}
+
+
+def export_saved_model(
+    flow: tfd.Distribution,
+    functions: dict[str, Callable],
+    path: str | os.PathLike,
+    probe: tf.Tensor,
+) -> None:
+    """Writes a SavedModel, reads it back, compares, and only then moves it to `path`.
+
+    Args:
+      flow: the distribution.
+      functions: what `signatures(flow)` gave.
+      path: the directory to make or replace.
+      probe: data to compare log-probabilities on.
+
+    Raises:
+      RuntimeError: what was read back gives other values.
+    """
+    module = tf.Module()
+    module.variables_of_flow = list(flow.variables)
+    for name, function in functions.items():
+        setattr(module, name, function)
+    named = {
+        name: _with_named_output(function, name).get_concrete_function()
+        for name, function in functions.items()
+    }
+    with whole_or_not_at_all(path) as draft:
+        tf.saved_model.save(module, str(draft), {"serving_default": named["log_prob"], **named})
+        loaded = tf.saved_model.load(str(draft))
+        prove_equal(flow, functions, probe, loaded.signatures, "The SavedModel")
+
+
+def prove_equal(flow, functions, probe, loaded, what: str) -> None:
+    """Raises RuntimeError unless `loaded` agrees with `functions` on the probe."""
+    # Dequantisation noise differs from call to call, so pixels are compared by their latents.
+    name = "encode" if isinstance(flow, Dequantized) and "encode" in functions else "log_prob"
+    ours = functions[name](probe).numpy()
+    theirs = loaded[name](probe)
+    theirs = (theirs[name] if isinstance(theirs, dict) else theirs).numpy()
+    if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True):
+        gap = float(np.max(np.abs(ours - theirs)))
+        raise RuntimeError(
+            f"{what} was written, but what is read back differs by {gap:.3g} in {name}. It was "
+            "discarded; what was there before is untouched."
+        )
+
+
+def _with_named_output(function: Callable, name: str) -> Callable:
+    specs = function.input_signature
+
+    @tf.function(input_signature=specs)
+    def named(*args):
+        return {name: function(*args)}
+
+    return named

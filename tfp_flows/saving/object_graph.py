@@ -1,0 +1,224 @@
+"""Distributions, bijectors and their networks as plain JSON, and back.
+
+What is written is the constructor's arguments, from `parameters`, all the way down. Only
+classes of TFP and of this package, and what the user registered with Keras
+(`@keras.saving.register_keras_serializable`), are ever built: loading runs no code of a file's
+author. Variables are described here; their values are the weights file's part.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+from tfp_flows import bijectors, distributions
+from tfp_flows.core.variables import is_keras_layer
+from tfp_flows.keras_engine import keras
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+_PLACES = {
+    "tfp_flows.bijectors": bijectors,
+    "tfp_flows.distributions": distributions,
+    "tfp.bijectors": tfb,
+    "tfp.distributions": tfd,
+}
+
+
+def to_config(obj: Any) -> Any:
+    """Describes a distribution (or anything that one is made of) in JSON's types.
+
+    Raises:
+      TypeError: a part has no description, as an unregistered function; the message names it.
+    """
+    return _Writer().write(obj, "flow")
+
+
+def from_config(config: Any) -> Any:
+    """Builds what `to_config` described, with variables at zero.
+
+    Raises:
+      ValueError: the description names a class or function that is not known here.
+    """
+    return _Reader().read(config)
+
+
+class _Writer:
+    def __init__(self):
+        self._seen: dict[int, int] = {}
+        self._alive: list[Any] = []  # ids are of use only while their objects live
+
+    def write(self, obj: Any, where: str) -> Any:
+        if obj is None or isinstance(obj, bool | int | float | str):
+            return obj
+        if isinstance(obj, np.generic):
+            return obj.item()
+        if isinstance(obj, list | tuple):
+            kind = "tuple" if isinstance(obj, tuple) else "list"
+            return {kind: [self.write(v, f"{where}[{i}]") for i, v in enumerate(obj)]}
+        if isinstance(obj, dict):
+            return {"dict": {k: self.write(v, f"{where}.{k}") for k, v in obj.items()}}
+        if isinstance(obj, tf.DType):
+            return {"dtype": obj.name}
+        if isinstance(obj, tf.TensorShape):
+            return {"shape": obj.as_list()}
+        if id(obj) in self._seen:
+            return {"same_as": self._seen[id(obj)]}
+        self._seen[id(obj)] = len(self._seen)
+        self._alive.append(obj)
+        return self._write_shared(obj, where)
+
+    def _write_shared(self, obj: Any, where: str) -> dict:
+        if isinstance(obj, tf.Variable):
+            return {"variable": _describe_variable(obj)}
+        if isinstance(obj, tfp.util.TransformedVariable):
+            return {
+                "transformed_variable": _describe_variable(obj.pretransformed_input),
+                "bijector": self.write(obj.bijector, f"{where}.bijector"),
+            }
+        if isinstance(obj, np.ndarray) or tf.is_tensor(obj):
+            array = np.asarray(obj)
+            return {"array": array.tolist(), "of": array.dtype.name, "tensor": tf.is_tensor(obj)}
+        if isinstance(obj, tfb.Bijector | tfd.Distribution):
+            parameters = {
+                k: self.write(v, f"{where}.{k}") for k, v in _given_parameters(obj, where).items()
+            }
+            return {"object": _name_of(type(obj), where), "parameters": parameters}
+        if is_keras_layer(obj):
+            engine = "tf_keras" if isinstance(obj, tf_keras.layers.Layer) else "keras"
+            return {engine: _saving(engine).serialize_keras_object(obj)}
+        if callable(obj):
+            return {"function": _registered_name(obj, where)}
+        raise TypeError(f"{where} cannot be saved in a .keras file: a {type(obj).__name__}.")
+
+
+class _Reader:
+    def __init__(self):
+        self._built: list[Any] = []
+
+    def read(self, config: Any) -> Any:
+        if not isinstance(config, dict):
+            return config
+        if "list" in config:
+            return [self.read(v) for v in config["list"]]
+        if "tuple" in config:
+            return tuple(self.read(v) for v in config["tuple"])
+        if "dict" in config:
+            return {k: self.read(v) for k, v in config["dict"].items()}
+        if "dtype" in config:
+            return tf.as_dtype(config["dtype"])
+        if "shape" in config:
+            return tf.TensorShape(config["shape"])
+        if "same_as" in config:
+            return self._built[config["same_as"]]
+        place = len(self._built)  # taken before the parts, as the writer does
+        self._built.append(None)
+        self._built[place] = self._read_shared(config)
+        return self._built[place]
+
+    def _read_shared(self, config: dict) -> Any:
+        if "variable" in config:
+            return _build_variable(config["variable"])
+        if "transformed_variable" in config:
+            bijector = self.read(config["bijector"])
+            raw = config["transformed_variable"]
+            initial = bijector.forward(tf.zeros(raw["shape"], raw["dtype"]))
+            return tfp.util.TransformedVariable(
+                initial, bijector, name=raw["name"], trainable=raw["trainable"]
+            )
+        if "array" in config:
+            array = np.array(config["array"], config["of"])
+            return tf.constant(array) if config["tensor"] else array
+        if "object" in config:
+            cls = _class_named(config["object"])
+            return cls(**{k: self.read(v) for k, v in config["parameters"].items()})
+        if "function" in config:
+            return _registered(config["function"])
+        for engine in ("keras", "tf_keras"):
+            if engine in config:
+                objects = {"AutoregressiveNetwork": tfb.AutoregressiveNetwork}
+                custom = objects if engine == "tf_keras" else None
+                return _saving(engine).deserialize_keras_object(config[engine], custom)
+        raise ValueError(f"This .keras file holds a part that is not known here: {list(config)}.")
+
+
+def _describe_variable(v: tf.Variable) -> dict:
+    return {
+        "shape": v.shape.as_list(),
+        "dtype": v.dtype.name,
+        "trainable": v.trainable,
+        "name": v.name.split(":")[0],
+    }
+
+
+def _build_variable(config: dict) -> tf.Variable:
+    initial = tf.zeros(config["shape"], config["dtype"])
+    return tf.Variable(initial, trainable=config["trainable"], name=config["name"].split("/")[-1])
+
+
+def _given_parameters(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
+    """The constructor's arguments that are not at their defaults."""
+    if obj.parameters is None:
+        raise TypeError(
+            f"{where}: {type(obj).__name__} does not say how it was made. Let its __init__ pass "
+            "parameters=dict(locals()) to super().__init__, or save weights alone with "
+            "save_weights."
+        )
+    defaults = {k: p.default for k, p in inspect.signature(type(obj).__init__).parameters.items()}
+    return {
+        k: v
+        for k, v in obj.parameters.items()
+        if k in defaults and not (v is defaults[k] or (k == "name" and v is None))
+    }
+
+
+def _name_of(cls: type, where: str) -> str:
+    public = cls.__name__.lstrip("_")  # TFP builds _TransformedDistribution, _Chain, ...
+    for place, module in _PLACES.items():
+        found = getattr(module, public, None)
+        if isinstance(found, type) and (found is cls or issubclass(found, cls)):
+            return f"{place}.{public}"
+    return _registered_name(cls, where)
+
+
+def _class_named(name: str) -> type:
+    place, _, public = name.rpartition(".")
+    if place in _PLACES:
+        found = getattr(_PLACES[place], public, None)
+        if isinstance(found, type) and issubclass(found, tfb.Bijector | tfd.Distribution):
+            return found
+    return _registered(name)
+
+
+def _registered_name(obj: Any, where: str) -> str:
+    name = keras.saving.get_registered_name(obj)
+    if keras.saving.get_registered_object(name) is not obj:
+        raise TypeError(
+            f"{where} cannot be saved in a .keras file: {getattr(obj, '__name__', obj)!r} is "
+            "code. Decorate it with @keras.saving.register_keras_serializable(), use a Keras "
+            "layer, or save weights alone with save_weights."
+        )
+    return name
+
+
+def _registered(name: str) -> Any:
+    found = keras.saving.get_registered_object(name)
+    if found is None:
+        raise ValueError(
+            f"This .keras file needs {name!r}, which is not registered in this process. Import "
+            "the module that decorates it with @keras.saving.register_keras_serializable()."
+        )
+    return found
+
+
+def _saving(engine: str):
+    if engine == "tf_keras":
+        return tf_keras.saving
+    import keras as keras_3  # under TF_USE_LEGACY_KERAS, tf.keras is not it
+
+    return keras_3.saving

@@ -1,0 +1,53 @@
+"""Arrays by the flow's own names, all of them or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+
+def check_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
+    """Checks that a file holds just these variables.
+
+    Raises:
+      ValueError: names are missing or extra, or shapes differ; the message lists them all.
+    """
+    names = set(store.keys())
+    faults = [f"missing in the file: {name}" for name in sorted(set(variables) - names)]
+    faults += [f"only in the file: {name}" for name in sorted(names - set(variables))]
+    for name in sorted(names & set(variables)):
+        found, expected = tuple(store[name].shape), tuple(variables[name].shape)
+        if found != expected:
+            faults.append(f"shape of {name}: {found} in the file, {expected} in the flow")
+    if faults:
+        shown = "\n  ".join(faults[:20]) + ("\n  ..." if len(faults) > 20 else "")
+        raise ValueError(
+            f"The file does not fit the flow, and nothing was loaded ({len(faults)} "
+            f"difference(s)). Build the flow with the arguments it was saved with.\n  {shown}"
+        )
+
+
+def load_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
+    """Assigns every array to its variable, after `check_arrays`."""
+    check_arrays(variables, store)
+    for name, variable in variables.items():
+        variable.assign(np.asarray(store[name]).astype(variable.dtype.as_numpy_dtype))
+
+
+def check_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
+    """Reads a `.weights.h5` file back and compares every array.
+
+    Raises:
+      ValueError: names or shapes differ.
+      RuntimeError: a value differs.
+    """
+    with h5py.File(path, "r") as file:
+        store = {name: np.asarray(array) for name, array in file["vars"].items()}
+    check_arrays(variables, store)
+    for name, variable in variables.items():
+        if not np.array_equal(store[name], variable.numpy(), equal_nan=variable.dtype.is_floating):
+            raise RuntimeError(f"The weights file was written, but {name} reads back differently.")

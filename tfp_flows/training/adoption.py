@@ -1,0 +1,51 @@
+"""The distribution's variables become the Keras model's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.core import Network
+from tfp_flows.core.variables import as_tf_variable, is_keras_layer
+from tfp_flows.keras_engine import IS_LEGACY, keras
+
+tfd = tfp.distributions
+
+
+def adopt(flow: tfd.Distribution) -> list[Any]:
+    """Returns Keras's view of every variable of `flow`, for the model to hold.
+
+    Keras 3 sees no `tf.Variable`, but its own `Variable` wraps one without a copy. Where a Keras
+    layer has made a variable, the layer's own view of it (regularizer, constraint) is kept.
+    tf_keras takes `tf.Variable`s as they are.
+    """
+    if IS_LEGACY:
+        return list(flow.variables)
+    by_identity = {id(as_tf_variable(v)): v for layer in _layers(flow) for v in layer.variables}
+    return [_keras_view(v, by_identity) for v in flow.variables]
+
+
+def _keras_view(variable: tf.Variable, by_identity: dict[int, Any]) -> Any:
+    known = by_identity.get(id(variable))
+    if isinstance(known, keras.Variable):
+        return known
+    name = variable.name.split("/")[-1].split(":")[0]
+    dtype = variable.dtype.name
+    return keras.Variable(variable, name=name, dtype=dtype, trainable=variable.trainable)
+
+
+def _layers(flow: tfd.Distribution) -> list[Any]:
+    nets = [m.net for m in flow.submodules if isinstance(m, Network)]
+    return [net for net in nets if is_keras_layer(net)]
+
+
+def conditioner_losses(adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
+    """The sum of the weight regularisers that the conditioners were built with."""
+    total = tf.zeros([], dtype)
+    for variable in adopted:
+        regularizer = getattr(variable, "regularizer", None)
+        if regularizer is not None:
+            total += tf.cast(regularizer(variable), dtype)
+    return total

@@ -1,0 +1,89 @@
+"""How a `FlowModel` goes to disk and comes back: complete, or with an error."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+from tfp_flows import saving
+from tfp_flows.core.variables import variable_paths
+from tfp_flows.keras_engine import keras
+from tfp_flows.version import __version__
+
+FORMAT = 1  # of the description in a .keras file
+
+
+class FlowFiles:
+    """The part of `FlowModel` that reads and writes files."""
+
+    def get_config(self) -> dict:
+        return {
+            "format": FORMAT,
+            "tfp_flows": __version__,
+            "name": self.name,
+            "flow": saving.to_config(self._flow),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        if config.get("format") != FORMAT:
+            raise ValueError(
+                f"The file was written by tfp_flows {config.get('tfp_flows', '(unknown)')} in "
+                f"format {config.get('format')}; this is tfp_flows {__version__}, which reads format "
+                f"{FORMAT}. Load it with that version, and save_weights from there."
+            )
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            return cls(saving.from_config(config["flow"]), name=config["name"])
+
+    def save_own_variables(self, store):
+        for name, variable in variable_paths(self._flow).items():
+            store[name] = variable.numpy()
+
+    def load_own_variables(self, store):
+        saving.load_arrays(variable_paths(self._flow), store)
+
+    def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
+        """Writes a `.keras` file, loads it again, and compares log-probabilities.
+
+        Raises:
+          TypeError: a part of the flow cannot be described, as an unregistered function; the
+            message names it.
+          RuntimeError: what was read back differs; the file is not kept.
+        """
+        with saving.whole_or_not_at_all(filepath, overwrite) as draft:
+            super().save(str(draft), **kwargs)
+            with tf.init_scope():
+                loaded = keras.saving.load_model(str(draft), compile=False)
+            theirs = {n: loaded._function(n) for n in self._all_functions()}
+            what = "The .keras file"
+            saving.prove_equal(self._flow, self._all_functions(), self._probe(), theirs, what)
+
+    def save_weights(self, filepath, overwrite: bool = True, **kwargs) -> None:
+        """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
+        with saving.whole_or_not_at_all(filepath, overwrite) as draft:
+            super().save_weights(str(draft), **kwargs)
+            saving.check_weights_file(variable_paths(self._flow), draft)
+
+    def load_weights(self, filepath, *args, **kwargs) -> None:
+        """Reads a `.weights.h5` or `.keras` file, wholly or not at all.
+
+        Raises:
+          ValueError: names or shapes differ; the message lists them, nothing is changed.
+        """
+        before = [(v, v.numpy()) for v in self._flow.variables]
+        try:
+            super().load_weights(str(filepath), *args, **kwargs)
+        except Exception:
+            for variable, value in before:
+                variable.assign(value)
+            raise
+
+    def export(self, filepath: str | os.PathLike, **_) -> None:
+        """Writes a SavedModel that needs neither tfp_flows nor TFP, and proves it by reading it.
+
+        Signatures: `serving_default` and `log_prob(x)`, `sample(n, seed, temperature)`,
+        `encode(x)`, `decode(z)`, each with an open batch size and one output of its own name.
+        The loaded object also has them as methods.
+        """
+        saving.export_saved_model(self._flow, self._all_functions(), filepath, self._probe())

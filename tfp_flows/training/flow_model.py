@@ -1,0 +1,283 @@
+"""`FlowModel`: any TFP distribution as a Keras model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import saving
+from tfp_flows.core.variables import refuse_untracked
+from tfp_flows.distributions import Dequantized
+from tfp_flows.initialization import initialize, needs_initialization
+from tfp_flows.keras_engine import keras
+from tfp_flows.training import data as inputs
+from tfp_flows.training.adoption import adopt, conditioner_losses
+from tfp_flows.training.files import FlowFiles
+from tfp_flows.training.summary import summary_table
+
+tfd = tfp.distributions
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends a training whose loss has become NaN or infinite: no epoch more is of any use."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The loss became {loss} in epoch {epoch + 1}. Lower the learning rate, or clip "
+                "gradients: optimizer=keras.optimizers.Adam(..., clipnorm=1.0)."
+            )
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+class FlowModel(FlowFiles, keras.Model):
+    """A Keras model around any `tfd.Distribution` that owns `tf.Variable`s.
+
+    `fit` minimises the mean negative log-likelihood of `x`, in nats; targets are not used. Every
+    variable of the distribution is the model's own (the very same object), so what `fit` trains
+    is what the distribution uses, and what the files hold.
+
+    Args:
+      flow: the distribution: a flow of this package, or anything from TFP.
+      name: name of the model.
+
+    Raises:
+      TypeError: `flow` is no `tfd.Distribution`.
+      UntrackedVariableError: its `log_prob` reads variables that it does not track.
+      ValueError: it has no trainable variables at all.
+
+    Example:
+      >>> import tfp_flows as flows
+      >>> model = flows.FlowModel(flows.real_nvp(event_shape=(2,), layers=2, hidden=(8,)))
+      >>> model.compile(optimizer="adam")
+      >>> history = model.fit(np.random.RandomState(0).normal(size=(64, 2)), verbose=0)
+      >>> model.sample(5, seed=0).shape
+      TensorShape([5, 2])
+    """
+
+    def __init__(self, flow: tfd.Distribution, name: str | None = None, **kwargs):
+        if not isinstance(flow, tfd.Distribution):
+            raise TypeError(f"FlowModel takes a tfd.Distribution, got {type(flow).__name__}.")
+        continuous = flow.flow if isinstance(flow, Dequantized) else flow
+        if continuous.dtype.is_floating:
+            kwargs.setdefault("dtype", continuous.dtype.name)
+        super().__init__(name=name or flow.name, **kwargs)
+        self._flow = flow
+        # Builds lazy networks, and shows whatever is read but not tracked.
+        with refuse_untracked(flow):
+            flow.log_prob(tf.zeros([1, *flow.event_shape], flow.dtype))
+        if not flow.trainable_variables:
+            raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
+        self._adopted = adopt(flow)
+        self._functions: dict[str, Callable] = {}
+        self._loss_metric = keras.metrics.Mean(name="loss")
+        self._bits_metric = None
+        if len(flow.event_shape) == 3:
+            self._bits_metric = keras.metrics.Mean(name="bits_per_dim")
+        self.built = True
+
+    @property
+    def flow(self) -> tfd.Distribution:
+        """The distribution itself."""
+        return self._flow
+
+    def build(self, input_shape=None):
+        """Does nothing: a flow is built when it is made."""
+        self.built = True
+
+    # Training
+
+    def compile(self, optimizer="adam", *args, jit_compile="auto", **kwargs):
+        """As `keras.Model.compile`; the loss is given, and `"auto"` chooses XLA for flows.
+
+        XLA speeds up flows over vectors; on a CPU it slows convolutions down, so flows over
+        images leave it out there.
+        """
+        if args or kwargs.get("loss") is not None:
+            raise ValueError("The loss is the negative log-likelihood: compile without `loss`.")
+        if jit_compile == "auto":
+            jit_compile = self._default_jit()
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**{k: v for k, v in config.items() if v is not None})
+        self.optimizer.build(self.trainable_variables)  # or its saved state has no place to go
+
+    def _default_jit(self) -> bool:
+        ours = hasattr(self._flow, "bijector") and type(self._flow).__module__.startswith(
+            "tfp_flows."
+        )
+        on_gpu = bool(tf.config.list_logical_devices("GPU"))
+        return ours and (on_gpu or len(self._flow.event_shape) == 1)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`; initialises the flow on the first batch unless that is done.
+
+        Args:
+          x: examples `[n, *event_shape]` as array, `tf.data.Dataset`, or whatever Keras takes.
+          y: not used; a data set may give it.
+          *args, **kwargs: as in Keras.
+
+        Raises:
+          ValueError, TypeError: examples that the flow cannot model; see `check_batch`. In a
+            data set they end the training with `tf.errors.InvalidArgumentError`.
+        """
+        x, y, kwargs = self._checked_inputs(x, y, kwargs)
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            kwargs["validation_data"] = self._checked_validation(validation)
+        if needs_initialization(self._flow):
+            batch = inputs.first_batch(x)
+            if batch is None:
+                raise ValueError(
+                    "The flow needs data-dependent initialisation, and looking into a generator "
+                    "would use it up: call flows.initialize(flow, batch) before fit."
+                )
+            initialize(self._flow, batch)
+        callbacks = kwargs.pop("callbacks", None) or []
+        if isinstance(callbacks, list | tuple):
+            callbacks = [*callbacks, StopWhenNotFinite()]
+        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`: `loss` in nats; `bits_per_dim` too for images."""
+        x, y, kwargs = self._checked_inputs(x, y, kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`: the log-probability of each example."""
+        return super().predict(inputs.checked(x, self._flow), *args, **kwargs)
+
+    def _checked_inputs(self, x, y, kwargs):
+        x = inputs.checked(x, self._flow)
+        if y is None and kwargs.get("sample_weight") is not None:
+            y = tf.zeros([len(x)])  # Keras drops the weights of data without targets
+        return x, y, kwargs
+
+    def _checked_validation(self, validation):
+        if isinstance(validation, tf.data.Dataset):
+            return inputs.checked(validation, self._flow)
+        parts = validation if isinstance(validation, tuple | list) else (validation,)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(parts))
+        x = inputs.checked(x, self._flow)
+        if weight is None:
+            return (x,) if y is None else (x, y)
+        return x, tf.zeros([len(x)]) if y is None else y, weight
+
+    def call(self, x, training=None):
+        """The log-probability of each example."""
+        return self._flow.log_prob(x)
+
+    def train_step(self, batch):
+        x, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        with tf.GradientTape() as tape:
+            loss = self._loss_of(x, weight, training=True)
+            scaled = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            if hasattr(self.optimizer, "scale_loss"):
+                scaled = self.optimizer.scale_loss(scaled)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(scaled, variables), variables, strict=True)
+        )
+        return self._logs()
+
+    def test_step(self, batch):
+        x, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        self._loss_of(x, weight, training=False)
+        return self._logs()
+
+    def _loss_of(self, x, weight, training: bool) -> tf.Tensor:
+        """The loss of a batch; counts it in the metrics."""
+        log_prob = self(x, training=training)
+        nats = -log_prob if weight is None else -log_prob * tf.cast(weight, log_prob.dtype)
+        penalties = conditioner_losses(self._adopted, log_prob.dtype)
+        self._loss_metric.update_state(nats + penalties)
+        if self._bits_metric is not None:
+            size = self._flow.event_shape.num_elements()
+            self._bits_metric.update_state(nats / (size * math.log(2.0)))
+        return tf.reduce_mean(nats) + penalties
+
+    def _logs(self) -> dict[str, tf.Tensor]:
+        return {m.name: m.result() for m in self.metrics}
+
+    @property
+    def metrics(self):
+        return [self._loss_metric] + ([self._bits_metric] if self._bits_metric else [])
+
+    # Use
+
+    def log_prob(self, x) -> tf.Tensor:
+        """Log-probability of each example, in nats. `x`: `[n, *event_shape]`."""
+        inputs.check_batch(x, self._flow)
+        return self._function("log_prob")(tf.cast(x, self._flow.dtype))
+
+    def sample(self, n: int, seed=None, temperature: float = 1.0) -> tf.Tensor:
+        """Draws `n` examples.
+
+        Args:
+          n: how many.
+          seed: an `int`, or a shape-[2] stateless seed; equal seeds give equal samples.
+          temperature: scales the base distribution about its mean; below 1, samples are less
+            varied and more typical.
+
+        Raises:
+          RuntimeError: the flow still waits for its initialisation.
+          ValueError: a temperature for a distribution without a base.
+        """
+        if needs_initialization(self._flow):
+            raise RuntimeError(
+                "The flow is not initialised, so its samples would mean nothing. Call fit, or "
+                "flows.initialize(flow, batch), or load weights."
+            )
+        function = self._function("sample")
+        arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
+        if len(function.input_signature) == 3:
+            arguments.append(tf.constant(temperature, tf.float32))
+        elif temperature != 1.0:
+            raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
+        return function(*arguments)
+
+    def encode(self, x) -> tf.Tensor:
+        """Data to latent. `x`: `[n, *event_shape]`; pixels count as the middle of their bins."""
+        inputs.check_batch(x, self._flow)
+        return self._function("encode")(tf.cast(x, self._flow.dtype))
+
+    def decode(self, z) -> tf.Tensor:
+        """Latent to data. `z`: `[n, *latent_shape]`; gives pixels where the flow models them."""
+        function = self._function("decode")
+        return function(tf.cast(z, function.input_signature[0].dtype))
+
+    def summary(self, print_fn: Callable[[str], Any] = print, **_) -> None:
+        """Prints the flow layer by layer, with shapes and parameter counts."""
+        print_fn(f'FlowModel "{self.name}"\n{summary_table(self._flow)}')
+
+    def _function(self, name: str) -> Callable:
+        if not self._functions:
+            self._functions = saving.signatures(self._flow)
+        if name not in self._functions:
+            raise ValueError(f"{self._flow!r} has no bijector, so no latents to {name}.")
+        return self._functions[name]
+
+    def _all_functions(self) -> dict[str, Callable]:
+        self._function("log_prob")
+        return self._functions
+
+    def _probe(self) -> tf.Tensor:
+        """A few examples to compare on."""
+        shape, dtype = [3, *self._flow.event_shape], self._flow.dtype
+        if dtype.is_floating:
+            return tf.random.stateless_normal(shape, [0, 1], dtype=dtype)
+        return tf.cast(self._flow.sample(3, seed=[0, 1]), dtype)
+
+
+def _stateless_seed(seed) -> tf.Tensor:
+    if seed is None:
+        return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
+    seed = tf.convert_to_tensor(seed, tf.int32)
+    return tf.stack([seed, 0]) if seed.shape.rank == 0 else seed

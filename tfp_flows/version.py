@@ -1,0 +1,3 @@
+"""The version of the package, for files that outlive it."""
+
+__version__ = "0.1.0"
