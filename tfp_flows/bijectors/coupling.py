@@ -35,7 +35,7 @@ class _Coupling(FlowBijector):
             )
         super().__init__(
             forward_min_event_ndims=event_ndims,
-            is_constant_jacobian=constant,
+            is_constant_jacobian=is_constant_jacobian,
             parameters=parameters,
             name=name,
         )

@@ -30,8 +30,8 @@ class FlowFiles:
         if config.get("format") != FORMAT:
             raise ValueError(
                 f"The file was written by tfp_flows {config.get('tfp_flows', '(unknown)')} in "
-                f"format {config.get('format')}; this is tfp_flows {__version__}, which reads format "
-                f"{FORMAT}. Load it with that version, and save_weights from there."
+                f"format {config.get('format')}; this is tfp_flows {__version__}, which reads "
+                f"format {FORMAT}. Load it with that version, and save_weights from there."
             )
         with keras.saving.custom_object_scope(custom_objects or {}):
             return cls(saving.from_config(config["flow"]), name=config["name"])
