@@ -41,7 +41,7 @@ class _Coupling(FlowBijector):
         )
         self._mask = mask
         self._swap = bool(swap)
-        self._network = Network(conditioner)
+        self._network = Network(conditioner, name=f"{name}_conditioner")
 
     @property
     def conditioner(self) -> Any:

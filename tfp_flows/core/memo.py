@@ -73,13 +73,13 @@ class PairMemo:
             or note.argument() is not tensor
             or note.context is not context
             or not (context is None or tf.is_tensor(context))  # others can change in place
-            or note.state != self._state(note.value(), note.log_det)
+            or note.state != self._state(tensor, note.value(), note.log_det)
         ):
             return None
         return note
 
     def _write(self, direction, argument, value, log_det, context) -> None:
-        notes, state = self._notes(), self._state(value, log_det)
+        notes, minus = self._notes(), -log_det
         there, back = (direction, id(argument)), (_OTHER[direction], id(value))
         if tf.executing_eagerly():
             # The output keeps the input alive, not the other way round: no cycle, no leak.
@@ -89,22 +89,25 @@ class PairMemo:
         else:
             # A graph owns its tensors and its notes, and takes both along when it goes.
             held, given, keep = (lambda: argument), (lambda: value), (lambda: argument)
-        notes[there] = _Note(held, given, log_det, context, state)
-        notes[back] = _Note(given, keep, -log_det, context, state)
+        notes[there] = _Note(held, given, log_det, context, self._state(argument, value, log_det))
+        notes[back] = _Note(given, keep, minus, context, self._state(value, argument, minus))
 
     def _notes(self) -> dict:
         if tf.executing_eagerly():
             return self._eager_notes
         return _owned_by_graph(tf.compat.v1.get_default_graph(), ("tfp_flows_notes", id(self)))
 
-    def _state(self, value, log_det) -> tuple:
+    def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
-        probes = [t for t in (value, log_det) if t is not None]
-        tapes = (
-            pywrap_tfe.TFE_Py_TapeSetIsEmpty(),
-            pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes(probes),
-        )
-        return tapes, self.fingerprint()
+        # 0, 1 or 2 for each tensor: recorded by no tape, by one, or by several.
+        tapes = [
+            pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes([t]) for t in tensors if t is not None
+        ]
+        return (*tapes, self.epoch())
+
+    def epoch(self) -> int:
+        """Differs once a variable has changed, or a tape watches and none did (or conversely)."""
+        return hash((pywrap_tfe.TFE_Py_TapeSetIsEmpty(), self.fingerprint()))
 
     def fingerprint(self) -> tuple[int, ...] | int:
         """Equal while no variable has changed: hashes of values; in a graph, a count of writes."""

@@ -160,9 +160,9 @@ class FlowBijector(tfb.Bijector):
         return self is other
 
     def __hash__(self):
-        # TFP's containers key their eager caches by the hash of their parts. Taking in the
-        # values of the variables makes those caches miss after an update.
-        return hash((id(self), self._memo.fingerprint()))
+        # TFP's containers key their caches by the hash of their parts. Taking in the values of
+        # the variables makes those caches miss after an update, and where a gradient is wanted.
+        return hash((id(self), self._memo.epoch()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._describe()})"

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 
-class UntrackedVariableError(ValueError):
+class UntrackedVariableError(Exception):  # a plain one keeps its type through AutoGraph
     """A call reads trainable variables that its owner does not track."""
 
 

@@ -1,0 +1,150 @@
+"""Every bijector and flow of the package, one line each: what the contract test runs over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_flows as flows
+from tfp_flows import bijectors as fb
+from tfp_flows.conditioners import conv, mlp, resnet
+from tfp_flows.keras_engine import keras
+
+tfb = tfp.bijectors
+
+IMAGE_MASK = np.random.RandomState(1).uniform(size=(2, 3, 2)) < 0.5
+
+
+class Linear(tf.Module):
+    """A conditioner that is neither Keras's nor a function."""
+
+    def __init__(self, inputs: int, outputs: int, dtype: tf.DType):
+        super().__init__()
+        self.weight = tf.Variable(tf.random.normal([inputs, outputs], dtype=dtype) / 3)
+
+    def __call__(self, x):
+        return tf.tanh(tf.linalg.matmul(x, self.weight))
+
+
+def lazy(outputs: int, dtype: str):
+    """A Keras model without an Input: its variables come with the first call."""
+    layers = [keras.layers.Dense(5, "tanh", dtype=dtype), keras.layers.Dense(outputs, dtype=dtype)]
+    return keras.Sequential(layers)
+
+
+def old_keras(inputs: int, outputs: int, dtype: str):
+    return tf_keras.Sequential(
+        [tf_keras.layers.Dense(outputs, input_shape=(inputs,), activation="tanh", dtype=dtype)]
+    )
+
+
+def affine(net, **kwargs):
+    return fb.AffineCoupling(net, **kwargs)
+
+
+def multiscale(t):
+    return fb.MultiScale(
+        [
+            fb.Chain([fb.Squeeze(), fb.ActNorm(4, t)]),
+            fb.Chain([fb.Squeeze(), fb.Invertible1x1Conv(8, 0, t)]),
+        ],
+        (4, 4, 1),
+    )
+
+
+# name: (latent shape, dtype -> bijector). A new bijection is tested by one line more.
+BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]] = {
+    "additive-half": ((4,), lambda t: fb.AdditiveCoupling(mlp(2, 2, (5,), dtype=t.name))),
+    "additive-alternate-swap": (
+        (5,),
+        lambda t: fb.AdditiveCoupling(mlp(2, 3, (5,), dtype=t.name), "alternate", swap=True),
+    ),
+    "additive-checkerboard": (
+        (2, 2, 2),
+        lambda t: fb.AdditiveCoupling(conv((2, 2, 2), 2, 3, dtype=t.name), "checkerboard"),
+    ),
+    "affine-half": ((4,), lambda t: affine(mlp(2, 4, (5,), "tanh", dtype=t.name))),
+    "affine-half-swap": ((4,), lambda t: affine(mlp(2, 4, (5,), dtype=t.name), swap=True)),
+    "affine-alternate": ((5,), lambda t: affine(mlp(3, 4, (5,), dtype=t.name), mask="alternate")),
+    "affine-array": (
+        (4,),
+        lambda t: affine(mlp(1, 6, (5,), dtype=t.name), mask=np.array([False, False, True, False])),
+    ),
+    "affine-image-array": (
+        (2, 3, 2),
+        lambda t: affine(conv((2, 3, 2), 4, 3, dtype=t.name), mask=IMAGE_MASK),
+    ),
+    "affine-channel": (
+        (2, 2, 4),
+        lambda t: affine(conv((2, 2, 2), 4, 3, position_bias=True, dtype=t.name), mask="channel"),
+    ),
+    "affine-channel-swap": (
+        (2, 2, 4),
+        lambda t: affine(conv((2, 2, 2), 4, 3, dtype=t.name), mask="channel", swap=True),
+    ),
+    "affine-checkerboard-swap": (
+        (4, 2, 1),
+        lambda t: affine(resnet((4, 2, 1), 2, 3, 1, dtype=t.name), mask="checkerboard", swap=True),
+    ),
+    "affine-half-of-a-matrix": (
+        (2, 4),
+        lambda t: affine(Linear(2, 4, t), mask="half", event_ndims=2),
+    ),
+    "scale-sigmoid": ((4,), lambda t: affine(Linear(2, 4, t), scale_map="sigmoid")),
+    "scale-clamp": ((4,), lambda t: affine(Linear(2, 4, t), scale_map="clamp")),
+    "scale-softplus": ((4,), lambda t: affine(Linear(2, 4, t), scale_map="softplus")),
+    "scale-custom": ((4,), lambda t: affine(Linear(2, 4, t), scale_map=tf.math.atan)),
+    "conditioner-function": ((4,), lambda t: affine(lambda a: tf.concat([a, tf.sin(a)], -1))),
+    "conditioner-lazy-keras": ((4,), lambda t: affine(lazy(4, t.name))),
+    "conditioner-tf-keras": ((4,), lambda t: affine(old_keras(2, 4, t.name))),
+    "actnorm": ((2, 2, 3), lambda t: fb.ActNorm(3, t)),
+    "actnorm-elements": ((2, 2, 3), lambda t: fb.ActNorm((2, 2, 3), t)),
+    "conv1x1": ((2, 3, 4), lambda t: fb.Invertible1x1Conv(4, 0, t)),
+    "conv1x1-vector": ((5,), lambda t: fb.Invertible1x1Conv(5, 1, t)),
+    "conv1x1-single": ((1,), lambda t: fb.Invertible1x1Conv(1, 2, t)),
+    "squeeze": ((2, 1, 4), lambda t: fb.Squeeze()),
+    "squeeze-3": ((1, 1, 9), lambda t: fb.Squeeze(3)),
+    "chain-with-tfp": (
+        (4,),
+        lambda t: fb.Chain(
+            [
+                tfb.Scale(tf.Variable(tf.constant(2.0, t))),
+                fb.ActNorm(4, t),
+                tfb.Softplus(),
+                tfb.Chain([affine(Linear(2, 4, t)), fb.Invertible1x1Conv(4, 3, t)]),
+                tfb.Invert(affine(Linear(2, 4, t), swap=True)),
+            ]
+        ),
+    ),
+    "chain-reshape": (
+        (8,),
+        lambda t: fb.Chain([fb.Squeeze(), tfb.Reshape([2, 1, 4]), fb.ActNorm(8, t)]),
+    ),
+    "multiscale": ((16,), multiscale),
+    "tfp-chain": ((4,), lambda t: tfb.Chain([affine(Linear(2, 4, t)), fb.ActNorm(4, t)])),
+    "tfp-invert": ((4,), lambda t: tfb.Invert(affine(Linear(2, 4, t)))),
+    "nice": ((5,), lambda t: flows.nice((5,), 2, (4,), dtype=t).bijector),
+    "real_nvp": ((4,), lambda t: flows.real_nvp((4,), 2, (4,), dtype=t).bijector),
+    "real_nvp-odd": ((3,), lambda t: flows.real_nvp((3,), 2, (4,), dtype=t).bijector),
+    "real_nvp-image": (
+        (16,),
+        lambda t: flows.real_nvp((4, 4, 1), hidden=2, blocks=1, dtype=t).bijector,
+    ),
+    "glow": ((16,), lambda t: flows.glow((4, 4, 1), 2, 1, 3, seed=0, dtype=t).bijector),
+}
+
+
+def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor]:
+    """A bijector with variables away from their start, and latents for it."""
+    shape, build = BIJECTORS[name]
+    bijector = build(dtype)
+    random = np.random.RandomState(7)
+    x = tf.constant(random.normal(size=(3, *shape)), dtype)
+    bijector.forward(x)  # builds what is lazy
+    for variable in bijector.trainable_variables:
+        variable.assign_add(tf.constant(random.normal(size=variable.shape) * 0.1, variable.dtype))
+    return bijector, x

@@ -1,0 +1,17 @@
+"""Seeds and quiet logs for every test."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+from tfp_flows.keras_engine import keras
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    keras.utils.set_random_seed(0)
+    yield
+    tf.keras.backend.clear_session()
