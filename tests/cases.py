@@ -122,7 +122,7 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
     ),
     "chain-reshape": (
         (8,),
-        lambda t: fb.Chain([fb.Squeeze(), tfb.Reshape([2, 1, 4]), fb.ActNorm(8, t)]),
+        lambda t: fb.Chain([fb.Squeeze(), tfb.Reshape([2, 1, 4], [8]), fb.ActNorm(8, t)]),
     ),
     "multiscale": ((16,), multiscale),
     "tfp-chain": ((4,), lambda t: tfb.Chain([affine(Linear(2, 4, t)), fb.ActNorm(4, t)])),

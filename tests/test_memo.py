@@ -1,5 +1,6 @@
 """Nothing stale, and no gradient lost, with one evaluation for value and log-det."""
 
+import copy
 import gc
 import weakref
 
@@ -113,20 +114,39 @@ def test_gradient_on_a_tensor_seen_before(wrap):
     del held
 
 
-def test_gradient_for_an_output_that_is_watched():
-    _, bijector, _ = make(CONTAINERS["alone"])
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("what", ["input", "output", "variable"])
+def test_gradient_of_a_tape_within_a_tape(what, traced):
+    net, bijector, _ = make(CONTAINERS["alone"])
+
+    def inner_gradient(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            y = bijector.forward(x)
+            of = {"input": x, "output": y, "variable": net.weight}[what]
+            with tf.GradientTape() as inner:
+                if what != "variable":
+                    inner.watch(of)
+                again = bijector.inverse(y) if what == "output" else bijector.forward(x)
+            return inner.gradient(again, of)
+
     x = tf.constant([[0.5, -1.0]])
+    y = bijector.forward(tf.identity(x))
     with tf.GradientTape() as tape:
-        z = bijector.inverse(x)
-        with tf.GradientTape() as inner:
-            inner.watch(z)
-            log_det = bijector.forward_log_det_jacobian(z)
-        gradient = inner.gradient(log_det, z)
-    with tf.GradientTape() as tape:
-        fresh = tf.identity(z)
+        fresh = tf.identity(y if what == "output" else x)
         tape.watch(fresh)
-        expected = tape.gradient(bijector.forward_log_det_jacobian(fresh), fresh)
-    np.testing.assert_allclose(gradient, expected)
+        value = bijector.inverse(fresh) if what == "output" else bijector.forward(fresh)
+    expected = tape.gradient(value, net.weight if what == "variable" else fresh)
+    found = tf.function(inner_gradient)(x) if traced else inner_gradient(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_deep_copies_are_their_own():
+    original = fb.ActNorm(2)
+    twin = copy.deepcopy(original)
+    twin.shift.assign([5.0, 5.0])
+    np.testing.assert_array_equal(twin.forward([[0.0, 0.0]]), [[5.0, 5.0]])
+    np.testing.assert_array_equal(original.forward([[0.0, 0.0]]), [[0.0, 0.0]])
 
 
 def test_dropout_is_one_draw_for_value_and_log_det():

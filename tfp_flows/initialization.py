@@ -38,7 +38,18 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       >>> needs_initialization(flow)
       False
     """
+    if not isinstance(flow, tfd.Distribution):
+        raise TypeError(
+            f"initialize takes a distribution, got {type(flow).__name__}. Of a FlowModel give "
+            "model.flow; a single ActNorm has a method initialize(batch) of its own."
+        )
+    if not tf.executing_eagerly():
+        raise RuntimeError("initialize sets variables once: call it outside of any tf.function.")
     batch = tf.convert_to_tensor(batch)
+    if batch.shape.rank != len(flow.event_shape) + 1:
+        raise ValueError(
+            f"initialize takes a batch of shape (n, *{tuple(flow.event_shape)}), got {batch.shape}."
+        )
     if batch.shape[0] == 0:
         raise ValueError(f"initialize needs at least one example, got shape {batch.shape}.")
     if batch.dtype.is_floating:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
@@ -45,7 +46,7 @@ class ActNorm(FlowBijector):
         initialized: tf.Variable | None = None,
         name: str = "actnorm",
     ):
-        shape = [shape] if isinstance(shape, int) else [int(n) for n in shape]
+        shape = [int(n) for n in np.atleast_1d(shape)]
         self.shift = tf.Variable(tf.zeros(shape, dtype), name="shift") if shift is None else shift
         self.log_scale = (
             tf.Variable(tf.zeros(shape, dtype), name="log_scale")
@@ -97,7 +98,8 @@ class ActNorm(FlowBijector):
                     "Check the data, and the layers between the data and this one."
                 )
             # Rounding leaves a constant channel a tiny variance; dividing by it would explode.
-            spread = variance > tf.square(1e-6 * (tf.abs(mean) + 1e-6))
+            rounding = np.finfo(y.dtype.as_numpy_dtype)
+            spread = variance > tf.square(8.0 * rounding.eps * mean) + float(rounding.tiny)
             log_scale = tf.where(spread, 0.5 * tf.math.log(tf.where(spread, variance, 1.0)), 0.0)
             self.shift.assign(tf.cast(mean, self.shift.dtype))
             self.log_scale.assign(tf.cast(log_scale, self.log_scale.dtype))

@@ -110,6 +110,11 @@ def _step(b: tfb.Bijector, value, event_ndims: int, context, forward: bool):
         both = b.forward_and_log_det if forward else b.inverse_and_log_det
         out, log_det = both(value, event_ndims, context)
     else:
+        if context is not None and any(isinstance(m, FlowBijector) for m in b.submodules):
+            raise ValueError(
+                f"The context does not reach what is inside TFP's {b.name}. Put its parts into "
+                "this Chain, or into a Chain of their own."
+            )
         value = tf.identity(value)  # a tensor that TFP's cache has not seen is never stale
         if forward:
             out = b.forward(value)

@@ -30,7 +30,7 @@ class Invertible1x1Conv(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      ValueError: the input has another number of channels.
+      ValueError: the input has another number of channels; or some variables are given, not all.
 
     Example:
       >>> conv = Invertible1x1Conv(3, seed=0)
@@ -58,7 +58,10 @@ class Invertible1x1Conv(FlowBijector):
             "signs": signs,
             "permutation": permutation,
         }
-        if any(v is None for v in given.values()):
+        missing = [k for k, v in given.items() if v is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(f"Give all of a convolution's variables or none; missing: {missing}.")
+        if missing:
             given = _random_rotation(channels, seed, dtype)
         self.lower = given["lower"]
         self.upper = given["upper"]

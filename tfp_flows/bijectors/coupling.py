@@ -17,9 +17,7 @@ class _Coupling(FlowBijector):
 
     widths = 1  # parameters per transformed entry
 
-    def __init__(
-        self, conditioner, mask, swap, event_ndims, is_constant_jacobian, parameters, name
-    ):
+    def __init__(self, conditioner, mask, swap, event_ndims, parameters, name):
         if not isinstance(mask, str):
             mask = np.asarray(mask)
             if mask.dtype != bool or mask.ndim == 0:
@@ -35,7 +33,6 @@ class _Coupling(FlowBijector):
             )
         super().__init__(
             forward_min_event_ndims=event_ndims,
-            is_constant_jacobian=is_constant_jacobian,
             parameters=parameters,
             name=name,
         )
@@ -111,15 +108,19 @@ class AdditiveCoupling(_Coupling):
         name: str = "additive_coupling",
     ):
         parameters = dict(locals())
-        super().__init__(conditioner, mask, swap, event_ndims, True, parameters, name)
+        super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
     def _forward_and_log_det(self, x, context):
         parts, kept, changed, (shift,) = self._parameters_of(x, context)
-        return parts.merge(kept, changed + shift), tf.zeros([], x.dtype)
+        return parts.merge(kept, changed + shift), self._zero(x)
 
     def _inverse_and_log_det(self, y, context):
         parts, kept, changed, (shift,) = self._parameters_of(y, context)
-        return parts.merge(kept, changed - shift), tf.zeros([], y.dtype)
+        return parts.merge(kept, changed - shift), self._zero(y)
+
+    def _zero(self, value):
+        # Not a scalar: TFP takes a constant Jacobian for an affine map, whose mean is easy.
+        return tf.zeros(tf.shape(value)[: -self.forward_min_event_ndims], value.dtype)
 
 
 class AffineCoupling(_Coupling):
@@ -164,7 +165,7 @@ class AffineCoupling(_Coupling):
     ):
         parameters = dict(locals())
         self._scale_map = get_scale_map(scale_map)
-        super().__init__(conditioner, mask, swap, event_ndims, False, parameters, name)
+        super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
     def _forward_and_log_det(self, x, context):
         parts, kept, changed, (shift, raw) = self._parameters_of(x, context)

@@ -86,7 +86,10 @@ def make_parts(mask: str | np.ndarray, swap: bool, event: tuple[int, ...]) -> Pa
     else:
         kept = np.asarray(mask)
         if kept.shape != event[len(event) - kept.ndim :]:
-            raise ValueError(f"The mask has shape {kept.shape}, the event {event}.")
+            raise ValueError(
+                f"The mask has shape {kept.shape}, which does not fit events of shape {event}: it "
+                "must have the event's shape, or that of its last dimensions."
+            )
     kept = ~kept if swap else kept
     if kept.all() or not kept.any():
         raise ValueError(

@@ -90,6 +90,8 @@ def check_bijector(
       >>> report.faults
       []
     """
+    if not isinstance(bijector, tfb.Bijector) or not bijector._is_injective:
+        raise ValueError(f"check_bijector takes an injective tfb.Bijector, got {bijector!r}.")
     x = tf.convert_to_tensor(x)
     least = bijector.forward_min_event_ndims
     if not x.dtype.is_floating or x.shape.rank is None or x.shape.rank <= least or x.shape[0] < 2:

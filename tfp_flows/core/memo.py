@@ -39,6 +39,9 @@ class PairMemo:
         self._bijector = weakref.ref(bijector)
         self._eager_notes: dict[tuple[str, int], _Note] = {}
 
+    def __deepcopy__(self, copied: dict):
+        return PairMemo(copied[id(self._bijector())])  # of the copy, which comes first
+
     def forward(self, x, context=None):
         return self._evaluate("forward", x, context)[0]
 
@@ -99,10 +102,12 @@ class PairMemo:
 
     def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
-        # 0, 1 or 2 for each tensor: recorded by no tape, by one, or by several.
-        tapes = [
-            pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes([t]) for t in tensors if t is not None
-        ]
+        probes = [t for t in tensors if t is not None]
+        for variable in self._variables()[:1]:  # a tape within a tape shows itself by watching it
+            pywrap_tfe.TFE_Py_TapeVariableAccessed(variable)
+            probes.append(variable.handle)
+        # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
+        tapes = [pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes([t]) for t in probes]
         return (*tapes, self.epoch())
 
     def epoch(self) -> int:
@@ -119,9 +124,10 @@ class PairMemo:
     def _variables(self) -> list[tf.Variable]:
         # Integers are the states of random generators, which each call moves on by itself.
         try:
-            return [v for v in self._bijector().variables if v.dtype.is_floating]
+            owned = self._bijector().variables
         except ValueError:  # a conditioner that is not built yet has no values to change
             return []
+        return sorted((v for v in owned if v.dtype.is_floating), key=lambda v: not v.trainable)
 
 
 def _count_writes(graph, handles: set[int]) -> int:

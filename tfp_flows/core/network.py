@@ -22,10 +22,10 @@ class Network(tf.Module):
     """
 
     def __init__(self, net: Any, name: str = "network"):
-        if not callable(net):
+        if not callable(net) or isinstance(net, type):
             raise TypeError(
                 f"A conditioner must be callable: a Keras layer, a tf.Module with __call__, or "
-                f"a function. Got {type(net).__name__}."
+                f"a function. Got {net if isinstance(net, type) else type(net).__name__}."
             )
         super().__init__(name=name)
         self._keras_variables = LiveVariables(net) if is_keras_layer(net) else ()
@@ -56,8 +56,13 @@ class Network(tf.Module):
         if batch_ndims != 1:
             inputs = tf.reshape(x, tf.concat([[-1], sizes[batch_ndims:]], 0))
             inputs.set_shape([None, *event])
-        out = self._call_net(inputs, context)
+            if context is not None:  # [..., width], with batch dimensions that may broadcast
+                shape = tf.concat([sizes[:batch_ndims], tf.shape(context)[-1:]], 0)
+                context = tf.reshape(tf.broadcast_to(context, shape), [-1, context.shape[-1]])
         expected = event[:-1] + [width]
+        if inputs.shape[0] == 0:  # oneDNN's convolutions give an empty batch the wrong shape
+            return tf.zeros([*x.shape[:-1], width], x.dtype)
+        out = self._call_net(inputs, context)
         if not tf.is_tensor(out) or not out.shape[1:].is_compatible_with(expected):
             raise ValueError(
                 f"Conditioner {self!r} must map {tuple(event)} to {tuple(expected)} for each "

@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import tensorflow as tf
+import tf_keras
 
 
 class UntrackedVariableError(Exception):  # a plain one keeps its type through AutoGraph
@@ -31,7 +33,13 @@ class LiveVariables(collections.abc.Sequence):
                 "yet. Give it an Input layer, call its build(input_shape), or evaluate the flow "
                 "once on a batch, before asking for variables."
             )
-        return [as_tf_variable(v) for v in self._layer.variables]
+        trained = {id(v) for v in self._layer.trainable_variables}
+        variables = []
+        for view in self._layer.variables:
+            variable = as_tf_variable(view)
+            variable._trainable = id(view) in trained  # a frozen layer freezes what TFP sees
+            variables.append(variable)
+        return variables
 
     def __len__(self) -> int:
         return len(self._variables())
@@ -42,13 +50,15 @@ class LiveVariables(collections.abc.Sequence):
 
 def is_keras_layer(net: Any) -> bool:
     """Whether `net` is a layer of Keras 3 or of tf_keras."""
-    return hasattr(net, "variables") and hasattr(net, "built") and callable(net)
+    return isinstance(net, keras.layers.Layer | tf_keras.layers.Layer)
 
 
 def as_tf_variable(variable: Any) -> tf.Variable:
     """The `tf.Variable` behind a Keras 3 variable; a `tf.Variable` stays itself."""
     # `.value` of a Keras 3 variable is a cast copy under autocast; `._value` never is.
-    return variable if isinstance(variable, tf.Variable) else variable._value
+    if isinstance(variable, tf.Variable):
+        return getattr(variable, "_variable", variable)  # tf_keras wraps under mixed precision
+    return variable._value
 
 
 def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:

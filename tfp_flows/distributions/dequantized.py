@@ -52,9 +52,10 @@ class Dequantized(tfd.Distribution):
         name: str = "dequantized",
     ):
         parameters = dict(locals())
-        if levels < 2 or num_samples < 1:
+        if levels < 2 or num_samples < 1 or levels != int(levels):
             raise ValueError(
-                f"levels must be 2 or more and num_samples 1 or more, got {levels}, {num_samples}."
+                f"levels must be a whole number of 2 or more and num_samples 1 or more, got "
+                f"{levels} and {num_samples}."
             )
         if not flow.dtype.is_floating:
             raise TypeError(f"Dequantized needs a continuous flow, got one of {flow.dtype.name}.")
@@ -104,14 +105,26 @@ class Dequantized(tfd.Distribution):
         with tf.control_dependencies(self.check_pixels(value)):
             return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
 
+    def _call_prob(self, value, name, **kwargs):
+        return tf.exp(self._call_log_prob(value, name, **kwargs))
+
+    def _call_unnormalized_log_prob(self, value, name, **kwargs):
+        return self._call_log_prob(value, name, **kwargs)
+
     def check_pixels(self, pixels) -> list:
         """Finds what is no pixel: raises in eager mode, in a graph returns assertions to run.
 
         TFP casts to the distribution's dtype, so this must come before it.
         """
+        event = pixels.shape[max(pixels.shape.rank - len(self.event_shape), 0) :]
+        if not event.is_compatible_with(self.event_shape):
+            raise ValueError(
+                f"{self.name} has event shape {tuple(self.event_shape)}, got pixels of shape "
+                f"{pixels.shape}; the last dimensions must be the event's."
+            )
+        pixels = tf.cast(pixels, tf.float64)  # small integer types cannot hold every level
         wrong = (pixels < 0) | (pixels > self._levels - 1)
-        if pixels.dtype.is_floating:
-            wrong |= pixels != tf.floor(pixels)  # NaN is not equal to itself
+        wrong |= pixels != tf.floor(pixels)  # NaN is not equal to itself
         count = tf.math.count_nonzero(wrong)
         message = (
             f"{self.name} takes whole pixels in 0 ... {self._levels - 1} (levels={self._levels}). "
@@ -121,7 +134,7 @@ class Dequantized(tfd.Distribution):
             if count:
                 raise ValueError(
                     f"{message} {int(count)} of {int(tf.size(pixels))} values; the range is "
-                    f"{pixels.numpy().min()} ... {pixels.numpy().max()}."
+                    f"{pixels.numpy().min():g} ... {pixels.numpy().max():g}."
                 )
             return []
         return [tf.debugging.assert_equal(count, tf.zeros_like(count), message)]

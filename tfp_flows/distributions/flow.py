@@ -36,7 +36,7 @@ class Flow(_TransformedDistribution):
     Example:
       >>> flow = Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), tfb.Scale(2.0))
       >>> float(flow.log_prob([0.0, 0.0]))
-      -3.2241714
+      -3.22417...
     """
 
     _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
@@ -77,6 +77,9 @@ class Flow(_TransformedDistribution):
                 f"{value.shape}; the last dimensions must be the event's."
             )
         return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
+
+    def _call_prob(self, value, name, **kwargs):
+        return tf.exp(self._call_log_prob(value, name, **kwargs))
 
     def _log_prob(self, value, context=None):
         latent, log_det = self.bijector.inverse_and_log_det(value, len(self.event_shape), context)

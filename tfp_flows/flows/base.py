@@ -41,3 +41,23 @@ def vector_mask(features: int) -> str:
 def kept_features(features: int, swap: bool) -> int:
     """How many features `vector_mask` and `"alternate"` keep."""
     return features // 2 if swap else features - features // 2
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ValueError unless every count is 1 or more."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be 1 or more, got {count}.")
+
+
+def as_units(hidden: Sequence[int] | int) -> tuple[int, ...]:
+    """The units of an MLP's hidden layers."""
+    return (hidden,) if isinstance(hidden, int) else tuple(hidden)
+
+
+def as_filters(hidden: Sequence[int] | int) -> int:
+    """The filters of a convolutional network, which are the same throughout."""
+    units = as_units(hidden)
+    if len(set(units)) != 1:
+        raise ValueError(f"For images, hidden is one number of filters, got {hidden}.")
+    return int(units[0])

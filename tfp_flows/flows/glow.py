@@ -12,7 +12,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import check_event_shape, standard_normal
+from tfp_flows.flows.base import as_filters, check_counts, check_event_shape, standard_normal
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -64,10 +64,11 @@ def glow(
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 8, 8, 1])
     """
+    dtype = tf.as_dtype(dtype)
     shape = check_event_shape(event_shape, (3,), name)
     h, w, c = shape
-    if levels < 1 or steps < 1:
-        raise ValueError(f"levels and steps must be 1 or more, got {levels} and {steps}.")
+    check_counts(levels=levels, steps=steps)
+    hidden = as_filters(hidden)
     if h % 2**levels or w % 2**levels:
         raise ValueError(
             f"{name} halves height and width {levels} times, so both must be divisible by "

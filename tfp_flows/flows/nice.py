@@ -10,7 +10,13 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import check_event_shape, kept_features, vector_mask
+from tfp_flows.flows.base import (
+    as_units,
+    check_counts,
+    check_event_shape,
+    kept_features,
+    vector_mask,
+)
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -18,7 +24,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 def nice(
     event_shape: Sequence[int],
     layers: int = 4,
-    hidden: Sequence[int] = (128, 128),
+    hidden: Sequence[int] | int = (128, 128),
     activation: str = "relu",
     dropout: float = 0.0,
     dtype: tf.DType = tf.float32,
@@ -48,8 +54,11 @@ def nice(
       >>> flow.log_prob(tf.zeros([10, 6])).shape
       TensorShape([10])
     """
+    dtype = tf.as_dtype(dtype)
     (features,) = check_event_shape(event_shape, (1,), name)
     vector_mask(features)
+    check_counts(layers=layers)
+    hidden = as_units(hidden)
     steps: list[tfb.Bijector] = [fb.ActNorm(features, dtype=dtype)]
     for i in range(layers):
         swap = i % 2 == 1

@@ -12,7 +12,15 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import check_event_shape, kept_features, standard_normal, vector_mask
+from tfp_flows.flows.base import (
+    as_filters,
+    as_units,
+    check_counts,
+    check_event_shape,
+    kept_features,
+    standard_normal,
+    vector_mask,
+)
 
 tfb = tfp.bijectors
 
@@ -59,14 +67,14 @@ def real_nvp(
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 6])
     """
+    dtype = tf.as_dtype(dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
+    check_counts(layers=layers, levels=levels, blocks=blocks)
 
     if len(shape) == 1:
         (features,) = shape
         mask = vector_mask(features)
-        hidden = (128, 128) if hidden is None else hidden
-        if isinstance(hidden, int):
-            hidden = (hidden,)
+        hidden = as_units((128, 128) if hidden is None else hidden)
         steps: list[tfb.Bijector] = []
         for i in range(layers):
             swap = i % 2 == 1
@@ -79,7 +87,7 @@ def real_nvp(
         bijector = fb.Chain(steps)
         return Flow(standard_normal(features, dtype), bijector, name=name)
 
-    filters = _filters(hidden)
+    filters = as_filters(32 if hidden is None else hidden)
 
     def couplings(image: tuple[int, int, int], mask: str, count: int) -> list[tfb.Bijector]:
         h, w, c = image
@@ -113,13 +121,3 @@ def real_nvp(
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
     return Flow(standard_normal(math.prod(shape), dtype), bijector, name=name)
-
-
-def _filters(hidden: Sequence[int] | int | None) -> int:
-    if hidden is None:
-        return 32
-    if isinstance(hidden, int):
-        return hidden
-    if len(set(hidden)) == 1:
-        return int(hidden[0])
-    raise ValueError(f"For images, hidden is one number of filters, got {hidden}.")

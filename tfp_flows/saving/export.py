@@ -33,7 +33,7 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
 
     @tf.function(input_signature=[x_spec])
     def log_prob(x):
-        return flow.log_prob(x)
+        return flow.log_prob(_never_empty(x))[: tf.shape(x)[0]]
 
     bijector = getattr(continuous, "bijector", None)
     if bijector is None:
@@ -45,26 +45,49 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
         return {"log_prob": log_prob, "sample": sample}
 
     base = continuous.distribution
-    z_spec = tf.TensorSpec([None, *base.event_shape], base.dtype, name="z")
+    if not _has_centre(base):  # nothing to scale about, so no temperature
 
-    @tf.function(input_signature=[n_spec, seed_spec, temperature_spec])
-    def sample(n, seed, temperature):
-        z = base.sample(n, seed=seed)
-        centre = base.mean()
-        z = centre + (z - centre) * tf.cast(temperature, z.dtype)
-        return to_data(bijector.forward(z))
+        @tf.function(input_signature=[n_spec, seed_spec])
+        def sample(n, seed):
+            return to_data(continuous.sample(tf.maximum(n, 1), seed=seed))[:n]
+
+    else:
+
+        @tf.function(input_signature=[n_spec, seed_spec, temperature_spec])
+        def sample(n, seed, temperature):
+            z = base.sample(tf.maximum(n, 1), seed=seed)
+            centre = base.mean()
+            z = centre + (z - centre) * tf.cast(temperature, z.dtype)
+            return to_data(bijector.forward(z))[:n]
+
+    z_spec = tf.TensorSpec([None, *base.event_shape], base.dtype, name="z")
 
     @tf.function(input_signature=[x_spec])
     def encode(x):
-        # Pixels are encoded at the middle of their bins.
-        half = tf.cast(0.5, continuous.dtype)
-        return bijector.inverse(pixels.dequantize(x, half) if pixels else x)
+        values = _never_empty(x)
+        if pixels:  # encoded at the middle of their bins
+            values = pixels.dequantize(values, tf.cast(0.5, continuous.dtype))
+        return bijector.inverse(values)[: tf.shape(x)[0]]
 
     @tf.function(input_signature=[z_spec])
     def decode(z):
-        return to_data(bijector.forward(z))
+        return to_data(bijector.forward(_never_empty(z)))[: tf.shape(z)[0]]
 
     return {"log_prob": log_prob, "sample": sample, "encode": encode, "decode": decode}
+
+
+def _has_centre(base: tfd.Distribution) -> bool:
+    try:
+        return bool(tf.reduce_all(tf.math.is_finite(base.mean())))
+    except NotImplementedError:
+        return False
+
+
+def _never_empty(values: tf.Tensor) -> tf.Tensor:
+    """Pads an empty batch to one example: oneDNN's convolutions give it the wrong shape."""
+    missing = tf.cast(tf.equal(tf.shape(values)[0], 0), tf.int32)
+    padding = tf.zeros(tf.concat([[missing], tf.shape(values)[1:]], 0), values.dtype)
+    return tf.concat([values, padding], 0)
 
 
 def export_saved_model(

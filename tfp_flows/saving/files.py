@@ -21,14 +21,22 @@ def whole_or_not_at_all(path: str | os.PathLike, overwrite: bool = True) -> Iter
       overwrite: whether something may be there already.
 
     Raises:
-      FileExistsError: it is there, and `overwrite` is False.
+      FileExistsError: it is there, and `overwrite` is False; or it is a folder that holds
+        anything else than a SavedModel.
       FileNotFoundError: the folder to write to does not exist.
     """
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Choose another name, or pass overwrite=True.")
+    if target.is_dir() and any(target.iterdir()) and not (target / "saved_model.pb").is_file():
+        raise FileExistsError(
+            f"{target} is a folder that holds other things, which would be lost. Choose another "
+            "name."
+        )
     if not target.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {target}: there is no folder {target.parent}.")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"Cannot write {target}: {target.parent} is read-only.")
     # The same ending, since Keras picks the format by it.
     draft = target.with_name(f".{uuid.uuid4().hex[:8]}.{target.name}")
     try:

@@ -56,8 +56,6 @@ class _Writer:
     def write(self, obj: Any, where: str) -> Any:
         if obj is None or isinstance(obj, bool | int | float | str):
             return obj
-        if isinstance(obj, np.generic):
-            return obj.item()
         if isinstance(obj, list | tuple):
             kind = "tuple" if isinstance(obj, tuple) else "list"
             return {kind: [self.write(v, f"{where}[{i}]") for i, v in enumerate(obj)]}
@@ -81,7 +79,7 @@ class _Writer:
                 "transformed_variable": _describe_variable(obj.pretransformed_input),
                 "bijector": self.write(obj.bijector, f"{where}.bijector"),
             }
-        if isinstance(obj, np.ndarray) or tf.is_tensor(obj):
+        if isinstance(obj, np.ndarray | np.generic) or tf.is_tensor(obj):
             array = np.asarray(obj)
             return {"array": array.tolist(), "of": array.dtype.name, "tensor": tf.is_tensor(obj)}
         if isinstance(obj, tfb.Bijector | tfd.Distribution):
@@ -196,12 +194,13 @@ def _class_named(name: str) -> type:
 
 
 def _registered_name(obj: Any, where: str) -> str:
-    name = keras.saving.get_registered_name(obj)
+    own = getattr(obj, "__name__", type(obj).__name__)
+    name = keras.saving.get_registered_name(obj) if hasattr(obj, "__name__") else ""
     if keras.saving.get_registered_object(name) is not obj:
         raise TypeError(
-            f"{where} cannot be saved in a .keras file: {getattr(obj, '__name__', obj)!r} is "
-            "code. Decorate it with @keras.saving.register_keras_serializable(), use a Keras "
-            "layer, or save weights alone with save_weights."
+            f"{where} cannot be saved in a .keras file: {own!r} is code. Decorate it with "
+            "@keras.saving.register_keras_serializable(), use a Keras layer, or save weights "
+            "alone with save_weights."
         )
     return name
 

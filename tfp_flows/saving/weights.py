@@ -47,7 +47,15 @@ def check_weights_file(variables: Mapping[str, tf.Variable], path: str | os.Path
     """
     with h5py.File(path, "r") as file:
         store = {name: np.asarray(array) for name, array in file["vars"].items()}
+    prove_same_arrays(variables, store)
+
+
+def prove_same_arrays(
+    variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]
+) -> None:
+    """Raises ValueError or RuntimeError unless `store` holds these very values."""
     check_arrays(variables, store)
     for name, variable in variables.items():
-        if not np.array_equal(store[name], variable.numpy(), equal_nan=variable.dtype.is_floating):
-            raise RuntimeError(f"The weights file was written, but {name} reads back differently.")
+        found, expected = np.asarray(store[name]), variable.numpy()
+        if not np.array_equal(found, expected, equal_nan=variable.dtype.is_floating):
+            raise RuntimeError(f"The file was written, but {name} reads back differently.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tf_keras
 
 from tfp_flows.core import Network
 from tfp_flows.core.variables import as_tf_variable, is_keras_layer
@@ -31,9 +32,15 @@ def _keras_view(variable: tf.Variable, by_identity: dict[int, Any]) -> Any:
     known = by_identity.get(id(variable))
     if isinstance(known, keras.Variable):
         return known
-    name = variable.name.split("/")[-1].split(":")[0]
-    dtype = variable.dtype.name
-    return keras.Variable(variable, name=name, dtype=dtype, trainable=variable.trainable)
+    view = keras.Variable(
+        variable,
+        name=variable.name.split("/")[-1].split(":")[0],
+        dtype=variable.dtype.name,
+        trainable=variable.trainable,
+    )
+    # TFP's masked networks are held in shape by constraints, which optimizers must apply.
+    view.constraint = variable.constraint
+    return view
 
 
 def _layers(flow: tfd.Distribution) -> list[Any]:
@@ -41,11 +48,21 @@ def _layers(flow: tfd.Distribution) -> list[Any]:
     return [net for net in nets if is_keras_layer(net)]
 
 
-def conditioner_losses(adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
+def conditioner_losses(flow: tfd.Distribution, adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
     """The sum of the weight regularisers that the conditioners were built with."""
-    total = tf.zeros([], dtype)
-    for variable in adopted:
-        regularizer = getattr(variable, "regularizer", None)
-        if regularizer is not None:
-            total += tf.cast(regularizer(variable), dtype)
-    return total
+    losses = [v.regularizer(v) for v in adopted if getattr(v, "regularizer", None) is not None]
+    for layer in _layers(flow):
+        if isinstance(layer, tf_keras.layers.Layer):  # whose variables know no regulariser
+            losses += layer.losses
+    return tf.add_n([tf.zeros([], dtype), *(tf.cast(loss, dtype) for loss in losses)])
+
+
+def refuse_activity_losses(flow: tfd.Distribution) -> None:
+    """Raises ValueError for networks with losses that depend on their activations."""
+    for net in _layers(flow):
+        for layer in [net, *net._flatten_layers()]:
+            if getattr(layer, "activity_regularizer", None) is not None:
+                raise ValueError(
+                    f"Layer '{layer.name}' of conditioner '{net.name}' has an activity "
+                    "regulariser, which would not count. Use weight regularisers or dropout."
+                )

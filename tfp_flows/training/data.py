@@ -22,8 +22,11 @@ def check_batch(x: Any, flow: tfd.Distribution) -> None:
       TypeError: integers for a continuous distribution.
       ValueError: wrong event shape, NaN or infinity, or pixels outside the levels.
     """
-    x = np.asarray(x)
     event = tuple(flow.event_shape)
+    if tf.is_tensor(x) and not hasattr(x, "numpy"):  # inside a tf.function: shapes are all
+        flow.event_shape.assert_is_compatible_with(x.shape[1:])
+        return
+    x = np.asarray(x)
     if x.ndim != len(event) + 1 or x.shape[1:] != event:
         raise ValueError(
             f"The flow models events of shape {event}, so x must have shape (n, "
@@ -38,7 +41,7 @@ def check_batch(x: Any, flow: tfd.Distribution) -> None:
             "flows.Dequantized(flow, levels=...); cast what is continuous to float."
         )
     if np.issubdtype(x.dtype, np.floating):
-        bad = int((~np.isfinite(x.reshape(len(x), -1)).all(axis=1)).sum())
+        bad = int((~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))).sum())
         if bad:
             raise ValueError(
                 f"{bad} of {len(x)} rows hold NaN or infinity. Remove them, or fill the gaps: one "
@@ -46,12 +49,25 @@ def check_batch(x: Any, flow: tfd.Distribution) -> None:
             )
 
 
+def check_weight(weight: Any) -> None:
+    """Raises ValueError unless every sample weight is finite and 0 or more."""
+    weight = np.asarray(weight)
+    bad = int((~np.isfinite(weight) | (weight < 0)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {weight.size} sample weights are negative, NaN or infinite.")
+
+
 def checked(x: Any, flow: tfd.Distribution) -> Any:
     """Returns `x` after the checks, or for a `tf.data.Dataset` with the checks built in."""
-    if x is None:
-        return None
+    if x is None or isinstance(x, dict):
+        raise TypeError(
+            f"x must be an array of shape (n, *event_shape), a tf.data.Dataset or a generator of "
+            f"batches, got {type(x).__name__}."
+        )
     if isinstance(x, tf.data.Dataset):
         spec = examples_of(x.element_spec)
+        if not isinstance(spec, tf.TensorSpec):
+            raise TypeError(f"The data set must give x, (x, y) or (x, y, weight), got {spec}.")
         if spec.shape.rank is not None and not spec.shape[1:].is_compatible_with(flow.event_shape):
             raise ValueError(
                 f"The flow models events of shape {tuple(flow.event_shape)}; the data set gives "
@@ -59,7 +75,10 @@ def checked(x: Any, flow: tfd.Distribution) -> Any:
             )
         return x.map(lambda *parts: _check_in_graph(parts, flow))
     if is_array(x):
+        x = np.asarray(x)
         check_batch(x, flow)
+        if len(x) == 0:
+            raise ValueError("x holds no examples.")
     return x
 
 
@@ -77,7 +96,10 @@ def first_batch(x: Any) -> Any:
     """Examples for the data-dependent initialisation.
 
     Of an array, 256 rows spread evenly over it, since it may be sorted; of a data set, the
-    first batch; None where looking would use up a generator.
+    first batch.
+
+    Raises:
+      ValueError: looking would use up a generator.
     """
     if is_array(x):
         x = np.asarray(x)
@@ -87,7 +109,10 @@ def first_batch(x: Any) -> Any:
         return examples_of(next(iter(x)))
     if hasattr(x, "__getitem__"):  # keras.utils.PyDataset / Sequence
         return examples_of(x[0])
-    return None
+    raise ValueError(
+        "The flow needs data-dependent initialisation, and looking into a generator would use it "
+        "up: call flows.initialize(flow, batch) before fit."
+    )
 
 
 def _check_in_graph(parts: tuple, flow: tfd.Distribution):

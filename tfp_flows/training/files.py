@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import tensorflow as tf
-
 from tfp_flows import saving
 from tfp_flows.core.variables import variable_paths
 from tfp_flows.keras_engine import keras
@@ -51,16 +49,18 @@ class FlowFiles:
             message names it.
           RuntimeError: what was read back differs; the file is not kept.
         """
+        _check_ending(filepath, ".keras")
         with saving.whole_or_not_at_all(filepath, overwrite) as draft:
             super().save(str(draft), **kwargs)
-            with tf.init_scope():
-                loaded = keras.saving.load_model(str(draft), compile=False)
+            loaded = keras.saving.load_model(str(draft), compile=False)
+            saving.prove_same_arrays(variable_paths(self._flow), variable_paths(loaded.flow))
             theirs = {n: loaded._function(n) for n in self._all_functions()}
             what = "The .keras file"
             saving.prove_equal(self._flow, self._all_functions(), self._probe(), theirs, what)
 
     def save_weights(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
+        _check_ending(filepath, ".weights.h5")
         with saving.whole_or_not_at_all(filepath, overwrite) as draft:
             super().save_weights(str(draft), **kwargs)
             saving.check_weights_file(variable_paths(self._flow), draft)
@@ -87,3 +87,8 @@ class FlowFiles:
         The loaded object also has them as methods.
         """
         saving.export_saved_model(self._flow, self._all_functions(), filepath, self._probe())
+
+
+def _check_ending(path: str | os.PathLike, ending: str) -> None:
+    if not str(path).endswith(ending):
+        raise ValueError(f"The name of this file must end in {ending}, got {str(path)!r}.")

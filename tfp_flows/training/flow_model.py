@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -13,25 +14,19 @@ from tfp_flows import saving
 from tfp_flows.core.variables import refuse_untracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.initialization import initialize, needs_initialization
-from tfp_flows.keras_engine import keras
+from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.training import data as inputs
-from tfp_flows.training.adoption import adopt, conditioner_losses
+from tfp_flows.training.adoption import adopt, conditioner_losses, refuse_activity_losses
 from tfp_flows.training.files import FlowFiles
+from tfp_flows.training.guard import (
+    StopWhenNotFinite,
+    counter,
+    guarded,
+    raise_if_left_out,
+)
 from tfp_flows.training.summary import summary_table
 
 tfd = tfp.distributions
-
-
-class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends a training whose loss has become NaN or infinite: no epoch more is of any use."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"The loss became {loss} in epoch {epoch + 1}. Lower the learning rate, or clip "
-                "gradients: optimizer=keras.optimizers.Adam(..., clipnorm=1.0)."
-            )
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -49,7 +44,7 @@ class FlowModel(FlowFiles, keras.Model):
     Raises:
       TypeError: `flow` is no `tfd.Distribution`.
       UntrackedVariableError: its `log_prob` reads variables that it does not track.
-      ValueError: it has no trainable variables at all.
+      ValueError: it has no trainable variables at all, or a batch shape.
 
     Example:
       >>> import tfp_flows as flows
@@ -63,6 +58,13 @@ class FlowModel(FlowFiles, keras.Model):
     def __init__(self, flow: tfd.Distribution, name: str | None = None, **kwargs):
         if not isinstance(flow, tfd.Distribution):
             raise TypeError(f"FlowModel takes a tfd.Distribution, got {type(flow).__name__}.")
+        if tf.nest.is_nested(flow.dtype):
+            raise TypeError(f"FlowModel takes a distribution over one tensor, got {flow!r}.")
+        if flow.batch_shape != []:
+            raise ValueError(
+                f"FlowModel takes one distribution, got {flow.batch_shape} of them (its "
+                "batch_shape). If they are the parts of one event, wrap it in tfd.Independent."
+            )
         continuous = flow.flow if isinstance(flow, Dequantized) else flow
         if continuous.dtype.is_floating:
             kwargs.setdefault("dtype", continuous.dtype.name)
@@ -73,8 +75,10 @@ class FlowModel(FlowFiles, keras.Model):
             flow.log_prob(tf.zeros([1, *flow.event_shape], flow.dtype))
         if not flow.trainable_variables:
             raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
+        refuse_activity_losses(flow)
         self._adopted = adopt(flow)
         self._functions: dict[str, Callable] = {}
+        self._left_out = counter()
         self._loss_metric = keras.metrics.Mean(name="loss")
         self._bits_metric = None
         if len(flow.event_shape) == 3:
@@ -100,8 +104,10 @@ class FlowModel(FlowFiles, keras.Model):
         """
         if args or kwargs.get("loss") is not None:
             raise ValueError("The loss is the negative log-likelihood: compile without `loss`.")
+        if kwargs.get("metrics") is not None or kwargs.get("weighted_metrics") is not None:
+            raise ValueError("Keras metrics compare predictions with targets; a flow has none.")
         if jit_compile == "auto":
-            jit_compile = self._default_jit()
+            jit_compile = self._default_jit() and not kwargs.get("run_eagerly")
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config):
@@ -128,21 +134,20 @@ class FlowModel(FlowFiles, keras.Model):
           ValueError, TypeError: examples that the flow cannot model; see `check_batch`. In a
             data set they end the training with `tf.errors.InvalidArgumentError`.
         """
+        if getattr(self, "optimizer", None) is None:
+            raise RuntimeError("Call compile(optimizer=...) before fit.")
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         validation = kwargs.get("validation_data")
         if validation is not None:
             kwargs["validation_data"] = self._checked_validation(validation)
         if needs_initialization(self._flow):
-            batch = inputs.first_batch(x)
-            if batch is None:
-                raise ValueError(
-                    "The flow needs data-dependent initialisation, and looking into a generator "
-                    "would use it up: call flows.initialize(flow, batch) before fit."
-                )
-            initialize(self._flow, batch)
+            initialize(self._flow, inputs.first_batch(x))
         callbacks = kwargs.pop("callbacks", None) or []
         if isinstance(callbacks, list | tuple):
-            callbacks = [*callbacks, StopWhenNotFinite()]
+            callbacks = [
+                *callbacks,
+                StopWhenNotFinite(self._left_out),
+            ]  # last, after those that save
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -156,8 +161,10 @@ class FlowModel(FlowFiles, keras.Model):
 
     def _checked_inputs(self, x, y, kwargs):
         x = inputs.checked(x, self._flow)
-        if y is None and kwargs.get("sample_weight") is not None:
-            y = tf.zeros([len(x)])  # Keras drops the weights of data without targets
+        weight = kwargs.get("sample_weight")
+        if weight is not None:
+            inputs.check_weight(weight)
+            y = tf.zeros([len(x)]) if y is None else y  # without targets Keras drops the weights
         return x, y, kwargs
 
     def _checked_validation(self, validation):
@@ -168,6 +175,7 @@ class FlowModel(FlowFiles, keras.Model):
         x = inputs.checked(x, self._flow)
         if weight is None:
             return (x,) if y is None else (x, y)
+        inputs.check_weight(weight)
         return x, tf.zeros([len(x)]) if y is None else y, weight
 
     def call(self, x, training=None):
@@ -182,10 +190,21 @@ class FlowModel(FlowFiles, keras.Model):
             if hasattr(self.optimizer, "scale_loss"):
                 scaled = self.optimizer.scale_loss(scaled)
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(scaled, variables), variables, strict=True)
-        )
+        if variables:
+            gradients = tape.gradient(scaled, variables)
+            if not hasattr(self.optimizer, "inner_optimizer"):  # loss scaling guards by itself
+                gradients = guarded(gradients, self._left_out)
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._logs()
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
+        inputs.check_batch(x, self._flow)
+        if needs_initialization(self._flow):
+            initialize(self._flow, x)
+        logs = super().train_on_batch(x, *args, **kwargs)
+        raise_if_left_out(self._left_out)
+        return logs
 
     def test_step(self, batch):
         x, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -196,7 +215,7 @@ class FlowModel(FlowFiles, keras.Model):
         """The loss of a batch; counts it in the metrics."""
         log_prob = self(x, training=training)
         nats = -log_prob if weight is None else -log_prob * tf.cast(weight, log_prob.dtype)
-        penalties = conditioner_losses(self._adopted, log_prob.dtype)
+        penalties = conditioner_losses(self._flow, self._adopted, log_prob.dtype)
         self._loss_metric.update_state(nats + penalties)
         if self._bits_metric is not None:
             size = self._flow.event_shape.num_elements()
@@ -205,6 +224,12 @@ class FlowModel(FlowFiles, keras.Model):
 
     def _logs(self) -> dict[str, tf.Tensor]:
         return {m.name: m.result() for m in self.metrics}
+
+    @property
+    def trainable_weights(self):
+        if IS_LEGACY:  # whose own list does not follow a conditioner that is frozen later
+            return list(self._flow.trainable_variables) if self.trainable else []
+        return super().trainable_weights
 
     @property
     def metrics(self):
@@ -235,6 +260,10 @@ class FlowModel(FlowFiles, keras.Model):
                 "The flow is not initialised, so its samples would mean nothing. Call fit, or "
                 "flows.initialize(flow, batch), or load weights."
             )
+        if not isinstance(n, int | np.integer) or n < 0:
+            raise ValueError(f"sample takes a whole number n of 0 or more, got {n!r}.")
+        if not (math.isfinite(temperature) and temperature >= 0.0):
+            raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
         function = self._function("sample")
         arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
         if len(function.input_signature) == 3:
@@ -251,7 +280,11 @@ class FlowModel(FlowFiles, keras.Model):
     def decode(self, z) -> tf.Tensor:
         """Latent to data. `z`: `[n, *latent_shape]`; gives pixels where the flow models them."""
         function = self._function("decode")
-        return function(tf.cast(z, function.input_signature[0].dtype))
+        (spec,) = function.input_signature
+        z = tf.cast(z, spec.dtype)
+        if not spec.shape.is_compatible_with(z.shape):
+            raise ValueError(f"decode takes latents of shape {spec.shape}, got {z.shape}.")
+        return function(z)
 
     def summary(self, print_fn: Callable[[str], Any] = print, **_) -> None:
         """Prints the flow layer by layer, with shapes and parameter counts."""
@@ -271,13 +304,18 @@ class FlowModel(FlowFiles, keras.Model):
     def _probe(self) -> tf.Tensor:
         """A few examples to compare on."""
         shape, dtype = [3, *self._flow.event_shape], self._flow.dtype
-        if dtype.is_floating:
-            return tf.random.stateless_normal(shape, [0, 1], dtype=dtype)
-        return tf.cast(self._flow.sample(3, seed=[0, 1]), dtype)
+        try:  # where the density is
+            return tf.cast(self._flow.sample(3, seed=[0, 1]), dtype)
+        except NotImplementedError:
+            return tf.cast(tf.random.stateless_normal(shape, [0, 1]), dtype)
 
 
 def _stateless_seed(seed) -> tf.Tensor:
     if seed is None:
         return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
-    seed = tf.convert_to_tensor(seed, tf.int32)
-    return tf.stack([seed, 0]) if seed.shape.rank == 0 else seed
+    seed = np.asarray(seed)
+    if seed.shape not in ((), (2,)) or seed.dtype.kind not in "iu":
+        raise ValueError(f"A seed is one whole number or two, got {seed!r}.")
+    if (seed != seed.astype(np.int32)).any():
+        raise ValueError(f"A seed must fit into 32 bits, got {seed}.")
+    return tf.constant([int(seed), 0] if seed.shape == () else seed, tf.int32)

@@ -1,0 +1,34 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each makes its own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.installed-examples
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/glow_digits.py $(ARGS)
+
+# Everything under Keras 3, then the Keras part once more under tf_keras.
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/keras $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed-%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,209 @@
+"""The checker finds what is planted, and nothing else."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_flows as flows
+from tfp_flows.checking import BijectorFault
+
+tfb = tfp.bijectors
+
+
+class Sound(tfb.Bijector):
+    """y = x * exp(tanh(w)) + b on vectors; each broken one below spoils one thing."""
+
+    def __init__(self, name="subject"):
+        super().__init__(forward_min_event_ndims=1, name=name, parameters=None)
+        self.w = tf.Variable([0.1, 0.2, 0.3], name="w")
+        self.b = tf.Variable([1.0, 2.0, 3.0], name="b")
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _forward(self, x):
+        return x * tf.exp(tf.tanh(self.w)) + self.b
+
+    def _inverse(self, y):
+        return (y - self.b) * tf.exp(-tf.tanh(self.w))
+
+    def _forward_log_det_jacobian(self, x):
+        return tf.fill(tf.shape(x)[:-1], tf.reduce_sum(tf.tanh(self.w)))
+
+    def _inverse_log_det_jacobian(self, y):
+        return -self._forward_log_det_jacobian(y)
+
+
+class NoCache(Sound):
+    """`Sound`, out of reach of TFP's stale cache: the only one that passes."""
+
+    def _call_forward_log_det_jacobian(self, x, *args, **kwargs):
+        return super()._call_forward_log_det_jacobian(tf.identity(x), *args, **kwargs)
+
+    def _call_inverse_log_det_jacobian(self, y, *args, **kwargs):
+        return super()._call_inverse_log_det_jacobian(tf.identity(y), *args, **kwargs)
+
+    def _call_forward(self, x, *args, **kwargs):
+        return super()._call_forward(tf.identity(x), *args, **kwargs)
+
+    def _call_inverse(self, y, *args, **kwargs):
+        return super()._call_inverse(tf.identity(y), *args, **kwargs)
+
+
+class WrongInverse(NoCache):
+    def _inverse(self, y):
+        return y + 100.0
+
+
+class WrongSign(NoCache):
+    def _forward_log_det_jacobian(self, x):
+        return -super()._forward_log_det_jacobian(x)
+
+
+class WrongInverseLogDet(NoCache):
+    def _inverse_log_det_jacobian(self, y):
+        return 0.9 * super()._inverse_log_det_jacobian(y)
+
+
+class LogDetPerElement(NoCache):
+    def _forward_log_det_jacobian(self, x):
+        return tf.tanh(self.w) + tf.zeros_like(x)
+
+
+class WrongDtype(NoCache):
+    def _forward_log_det_jacobian(self, x):
+        return tf.cast(super()._forward_log_det_jacobian(x), tf.float64)
+
+
+class WrongShape(NoCache):
+    def _forward_event_shape(self, shape):
+        return shape[:-1] + [7]
+
+
+class LooksAtTheBatch(NoCache):
+    def _forward(self, x):
+        rest = list(range(x.shape.rank - 1)) if x.shape.rank else []
+        return super()._forward(x) + 0.1 * tf.reduce_mean(x, axis=rest)
+
+
+class StopsGradient(NoCache):
+    def _forward(self, x):
+        return x * tf.exp(tf.tanh(self.w)) + tf.stop_gradient(self.b)
+
+    def _inverse(self, y):
+        return (y - tf.stop_gradient(self.b)) * tf.exp(-tf.tanh(self.w))
+
+
+class EagerOnly(NoCache):
+    def _forward(self, x):
+        return tf.constant(x.numpy()) * tf.exp(tf.tanh(self.w)) + self.b
+
+
+class DiffersInGraph(NoCache):
+    def _forward(self, x):
+        return super()._forward(x) + (0.0 if tf.executing_eagerly() else 0.5)
+
+
+HIDDEN = tf.Variable([0.5, 0.5, 0.5], name="hidden")
+
+
+class Untracked(NoCache):
+    def _forward(self, x):
+        return super()._forward(x) + HIDDEN
+
+    def _inverse(self, y):
+        return super()._inverse(y - HIDDEN)
+
+
+class NotFiniteGradient(NoCache):
+    def _forward(self, x):
+        return super()._forward(x) + tf.sqrt(0.0 * self.w)
+
+
+X = tf.constant(np.random.RandomState(0).normal(size=(4, 3)), tf.float32)
+
+PLANTED = {
+    WrongInverse: {"round trip"},
+    WrongSign: {"forward log-det"},
+    WrongInverseLogDet: {"inverse log-det"},
+    LogDetPerElement: {"shapes"},
+    WrongDtype: {"dtype"},
+    WrongShape: {"shapes"},
+    LooksAtTheBatch: {"batch"},
+    StopsGradient: {"gradients"},
+    EagerOnly: {"tf.function"},
+    DiffersInGraph: {"tf.function"},
+    Untracked: {"untracked variables"},
+    NotFiniteGradient: {"gradients"},
+    Sound: {"stale values"},
+}
+
+
+def test_a_sound_bijector_passes():
+    report = flows.check_bijector(NoCache(), X)
+    assert report.faults == []
+    assert "0 fault(s) in 11 checks" in str(report)
+
+
+@pytest.mark.parametrize("broken", PLANTED, ids=lambda cls: cls.__name__)
+def test_each_planted_fault_is_found(broken):
+    with pytest.raises(BijectorFault) as caught:
+        flows.check_bijector(broken(), X)
+    found = {check for check, faults in caught.value.report.found.items() if faults}
+    assert PLANTED[broken] <= found, str(caught.value)
+
+
+def test_every_fault_is_reported_at_once():
+    class Several(WrongInverse, WrongDtype, Untracked):
+        pass
+
+    with pytest.raises(BijectorFault) as caught:
+        flows.check_bijector(Several(), X)
+    message = str(caught.value)
+    for check in ("round trip", "dtype", "untracked variables"):
+        assert f"FAIL {check}" in message
+
+
+def test_variables_are_as_before():
+    bijector = NoCache()
+    before = [v.numpy() for v in bijector.variables]
+    flows.check_bijector(bijector, X)
+    for variable, value in zip(bijector.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_a_cancelling_pair_that_tfp_lets_pass():
+    """Forward 2x, inverse y + 100: the cache of TFP hides it from TFP's own test utility."""
+
+    class Pair(tfb.Bijector):
+        def __init__(self):
+            super().__init__(forward_min_event_ndims=0, name="pair", parameters=None)
+
+        def _forward(self, x):
+            return 2.0 * x
+
+        def _inverse(self, y):
+            return y + 100.0
+
+        def _forward_log_det_jacobian(self, x):
+            return tf.math.log(2.0) * tf.ones_like(x)
+
+    with pytest.raises(BijectorFault, match="inverse\\(forward\\(x\\)\\) - x: off by"):
+        flows.check_bijector(Pair(), X[:, 0])
+
+
+@pytest.mark.parametrize(
+    "bijector", [tfb.Exp(), tfb.Softplus(), tfb.Tanh(), tfb.ScaleMatvecTriL([[1.0, 0], [2, 3]])]
+)
+def test_bijectors_of_tfp_pass(bijector):
+    x = X[:, :2] if bijector.forward_min_event_ndims else X
+    assert flows.check_bijector(bijector, x).faults == []
+
+
+def test_unsuitable_latents():
+    with pytest.raises(ValueError, match="floating-point x"):
+        flows.check_bijector(tfb.Exp(), tf.constant([1, 2]))
+    with pytest.raises(ValueError, match="n of 2 or more"):
+        flows.check_bijector(tfb.Exp(), tf.constant([1.0]))
