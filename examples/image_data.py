@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-FASHION_MNIST = Path("/usr/share/dataset-fashion-mnist")
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclasses.dataclass(frozen=True)

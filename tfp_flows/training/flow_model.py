@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import saving
 from tfp_flows.core.variables import refuse_untracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.initialization import initialize, needs_initialization
@@ -24,13 +21,13 @@ from tfp_flows.training.guard import (
     guarded,
     raise_if_left_out,
 )
-from tfp_flows.training.summary import summary_table
+from tfp_flows.training.use import FlowUse
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class FlowModel(FlowFiles, keras.Model):
+class FlowModel(FlowUse, FlowFiles, keras.Model):
     """A Keras model around any `tfd.Distribution` that owns `tf.Variable`s.
 
     `fit` minimises the mean negative log-likelihood of `x`, in nats; targets are not used. Every
@@ -94,8 +91,6 @@ class FlowModel(FlowFiles, keras.Model):
         """Does nothing: a flow is built when it is made."""
         self.built = True
 
-    # Training
-
     def compile(self, optimizer="adam", *args, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; the loss is given, and `"auto"` chooses XLA for flows.
 
@@ -144,10 +139,8 @@ class FlowModel(FlowFiles, keras.Model):
             initialize(self._flow, inputs.first_batch(x))
         callbacks = kwargs.pop("callbacks", None) or []
         if isinstance(callbacks, list | tuple):
-            callbacks = [
-                *callbacks,
-                StopWhenNotFinite(self._left_out),
-            ]  # last, after those that save
+            # Last, after those that save.
+            callbacks = [*callbacks, StopWhenNotFinite(self._left_out)]
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -234,88 +227,3 @@ class FlowModel(FlowFiles, keras.Model):
     @property
     def metrics(self):
         return [self._loss_metric] + ([self._bits_metric] if self._bits_metric else [])
-
-    # Use
-
-    def log_prob(self, x) -> tf.Tensor:
-        """Log-probability of each example, in nats. `x`: `[n, *event_shape]`."""
-        inputs.check_batch(x, self._flow)
-        return self._function("log_prob")(tf.cast(x, self._flow.dtype))
-
-    def sample(self, n: int, seed=None, temperature: float = 1.0) -> tf.Tensor:
-        """Draws `n` examples.
-
-        Args:
-          n: how many.
-          seed: an `int`, or a shape-[2] stateless seed; equal seeds give equal samples.
-          temperature: scales the base distribution about its mean; below 1, samples are less
-            varied and more typical.
-
-        Raises:
-          RuntimeError: the flow still waits for its initialisation.
-          ValueError: a temperature for a distribution without a base.
-        """
-        if needs_initialization(self._flow):
-            raise RuntimeError(
-                "The flow is not initialised, so its samples would mean nothing. Call fit, or "
-                "flows.initialize(flow, batch), or load weights."
-            )
-        if not isinstance(n, int | np.integer) or n < 0:
-            raise ValueError(f"sample takes a whole number n of 0 or more, got {n!r}.")
-        if not (math.isfinite(temperature) and temperature >= 0.0):
-            raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
-        function = self._function("sample")
-        arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
-        if len(function.input_signature) == 3:
-            arguments.append(tf.constant(temperature, tf.float32))
-        elif temperature != 1.0:
-            raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
-        return function(*arguments)
-
-    def encode(self, x) -> tf.Tensor:
-        """Data to latent. `x`: `[n, *event_shape]`; pixels count as the middle of their bins."""
-        inputs.check_batch(x, self._flow)
-        return self._function("encode")(tf.cast(x, self._flow.dtype))
-
-    def decode(self, z) -> tf.Tensor:
-        """Latent to data. `z`: `[n, *latent_shape]`; gives pixels where the flow models them."""
-        function = self._function("decode")
-        (spec,) = function.input_signature
-        z = tf.cast(z, spec.dtype)
-        if not spec.shape.is_compatible_with(z.shape):
-            raise ValueError(f"decode takes latents of shape {spec.shape}, got {z.shape}.")
-        return function(z)
-
-    def summary(self, print_fn: Callable[[str], Any] = print, **_) -> None:
-        """Prints the flow layer by layer, with shapes and parameter counts."""
-        print_fn(f'FlowModel "{self.name}"\n{summary_table(self._flow)}')
-
-    def _function(self, name: str) -> Callable:
-        if not self._functions:
-            self._functions = saving.signatures(self._flow)
-        if name not in self._functions:
-            raise ValueError(f"{self._flow!r} has no bijector, so no latents to {name}.")
-        return self._functions[name]
-
-    def _all_functions(self) -> dict[str, Callable]:
-        self._function("log_prob")
-        return self._functions
-
-    def _probe(self) -> tf.Tensor:
-        """A few examples to compare on."""
-        shape, dtype = [3, *self._flow.event_shape], self._flow.dtype
-        try:  # where the density is
-            return tf.cast(self._flow.sample(3, seed=[0, 1]), dtype)
-        except NotImplementedError:
-            return tf.cast(tf.random.stateless_normal(shape, [0, 1]), dtype)
-
-
-def _stateless_seed(seed) -> tf.Tensor:
-    if seed is None:
-        return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
-    seed = np.asarray(seed)
-    if seed.shape not in ((), (2,)) or seed.dtype.kind not in "iu":
-        raise ValueError(f"A seed is one whole number or two, got {seed!r}.")
-    if (seed != seed.astype(np.int32)).any():
-        raise ValueError(f"A seed must fit into 32 bits, got {seed}.")
-    return tf.constant([int(seed), 0] if seed.shape == () else seed, tf.int32)
