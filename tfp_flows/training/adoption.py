@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -38,9 +39,22 @@ def _keras_view(variable: tf.Variable, by_identity: dict[int, Any]) -> Any:
         dtype=variable.dtype.name,
         trainable=variable.trainable,
     )
-    # TFP's masked networks are held in shape by constraints, which optimizers must apply.
-    view.constraint = variable.constraint
+    if variable.constraint is not None:
+        view.constraint = _Constraint(variable.constraint)
     return view
+
+
+class _Constraint(keras.constraints.Constraint):
+    """A `tf.Variable`'s constraint for Keras 3, whose optimizers apply those of its own only.
+
+    TFP's masked networks are kept in shape by theirs: without it their log-dets go wrong.
+    """
+
+    def __init__(self, function: Callable[[tf.Tensor], tf.Tensor]):
+        self._function = function
+
+    def __call__(self, value):
+        return self._function(value)
 
 
 def _layers(flow: tfd.Distribution) -> list[Any]:
