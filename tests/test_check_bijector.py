@@ -205,5 +205,12 @@ def test_bijectors_of_tfp_pass(bijector):
 def test_unsuitable_latents():
     with pytest.raises(ValueError, match="floating-point x"):
         flows.check_bijector(tfb.Exp(), tf.constant([1, 2]))
-    with pytest.raises(ValueError, match="n of 2 or more"):
-        flows.check_bijector(tfb.Exp(), tf.constant([1.0]))
+    with pytest.raises(ValueError, match="n of 1 or more"):
+        flows.check_bijector(tfb.Exp(), tf.zeros([0]))
+    with pytest.raises(ValueError, match="injective"):
+        flows.check_bijector(tfb.AbsoluteValue(), tf.zeros([2]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
+def test_one_example_will_do(shape):
+    assert flows.check_bijector(NoCache(), tf.reshape(X[0], shape)).faults == []

@@ -70,8 +70,9 @@ def check_bijector(
 
     Args:
       bijector: any injective `tfb.Bijector` that keeps the size of its event.
-      x: latents to try, `[batch, *event]`: two examples or more, of the usual size of your data.
-        The Jacobian has `size(event)^2` entries, so keep events small.
+      x: latents to try, `[batch, *event]`, of the usual size of your data; with two examples or
+        more it shows whether they are independent of each other. The Jacobian has
+        `size(event)^2` entries, so keep events small.
       context: passed as `context=`, unless None.
       rtol: tolerance, relative to the largest value compared (at least 1). The square root of
         the machine epsilon if None: 3.5e-4 in float32, 1.5e-8 in float64; rounding passes,
@@ -94,11 +95,12 @@ def check_bijector(
         raise ValueError(f"check_bijector takes an injective tfb.Bijector, got {bijector!r}.")
     x = tf.convert_to_tensor(x)
     least = bijector.forward_min_event_ndims
-    if not x.dtype.is_floating or x.shape.rank is None or x.shape.rank <= least or x.shape[0] < 2:
+    if not x.dtype.is_floating or x.shape.rank < least or 0 in x.shape:
         raise ValueError(
-            f"check_bijector needs floating-point x of shape (n, *event) with n of 2 or more and "
-            f"{least} event dimension(s), got {x.dtype.name} of shape {x.shape}."
+            f"check_bijector needs floating-point x of shape (n, *event) with {least} event "
+            f"dimension(s) and n of 1 or more, got {x.dtype.name} of shape {x.shape}."
         )
+    x = x[tf.newaxis] if x.shape.rank == least else x
     rtol = float(np.sqrt(np.finfo(x.dtype.as_numpy_dtype).eps)) if rtol is None else rtol
     subject = Subject(bijector, x, context, rtol, xla)
     found = {}

@@ -12,8 +12,10 @@ import tensorflow as tf
 import tf_keras
 
 
-class UntrackedVariableError(Exception):  # a plain one keeps its type through AutoGraph
+class UntrackedVariableError(ValueError):
     """A call reads trainable variables that its owner does not track."""
+
+    __init__ = Exception.__init__  # AutoGraph keeps the type of just these
 
 
 class LiveVariables(collections.abc.Sequence):
