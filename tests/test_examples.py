@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.mark.slow
 def test_glow_on_digits(tmp_path):
-    command = [sys.executable, str(EXAMPLES / "glow_digits.py"), "--epochs", "8"]
+    command = [sys.executable, str(EXAMPLES / "glow_digits.py"), "--epochs", "40"]
     done = subprocess.run(
         [*command, "--output", str(tmp_path)], check=True, capture_output=True, text=True
     )

@@ -21,6 +21,8 @@ import tensorflow as tf
 # The one way to ask which tapes record a tensor; TensorFlow has no public one.
 from tensorflow.python import pywrap_tfe
 
+from tfp_flows.core.variables import components
+
 _OTHER = {"forward": "inverse", "inverse": "forward"}
 
 
@@ -103,7 +105,7 @@ class PairMemo:
     def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
         probes = [t for t in tensors if t is not None]
-        for variable in self._variables()[:1]:  # a tape within a tape shows itself by watching it
+        for variable in self._components()[:1]:  # a tape within a tape shows itself by watching it
             pywrap_tfe.TFE_Py_TapeVariableAccessed(variable)
             probes.append(variable.handle)
         # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
@@ -119,7 +121,10 @@ class PairMemo:
         if tf.executing_eagerly():
             return tuple(hash(v.numpy().tobytes()) for v in self._variables())
         graph = tf.compat.v1.get_default_graph()
-        return _count_writes(graph, {id(v.handle) for v in self._variables()})
+        return _count_writes(graph, {id(v.handle) for v in self._components()})
+
+    def _components(self) -> list[tf.Variable]:
+        return [c for v in self._variables() for c in components(v)]
 
     def _variables(self) -> list[tf.Variable]:
         # Integers are the states of random generators, which each call moves on by itself.
@@ -132,22 +137,19 @@ class PairMemo:
 
 def _count_writes(graph, handles: set[int]) -> int:
     """How many ops of `graph` may write the variables with these handles."""
-    writes = _owned_by_graph(graph, "tfp_flows_writes")  # position -> resources that op touches
+    index = _owned_by_graph(graph, "tfp_flows_writes")
+    touched = index.setdefault("touched", [])  # for each op that may write: what it may write
     ops = graph.get_operations()
-    for position in range(writes.get("scanned", 0), len(ops)):
-        if ops[position].type != "ReadVariableOp":
-            resources = [id(t) for t in ops[position].inputs if t.dtype == tf.resource]
+    for op in ops[index.get("scanned", 0) :]:
+        if op.type != "ReadVariableOp":
+            resources = [id(t) for t in op.inputs if t.dtype == tf.resource]
             if resources:
-                writes[position] = resources
-    writes["scanned"] = len(ops)
-    touching = handles | {
+                touched.append(resources)
+    index["scanned"] = len(ops)
+    ours = handles | {
         id(inner) for outer, inner in getattr(graph, "captures", ()) if id(outer) in handles
     }
-    return sum(
-        any(r in touching for r in resources)
-        for position, resources in writes.items()
-        if position != "scanned"
-    )
+    return sum(any(r in ours for r in resources) for resources in touched)
 
 
 def _owned_by_graph(graph, key) -> dict:

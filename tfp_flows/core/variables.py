@@ -63,6 +63,11 @@ def as_tf_variable(variable: Any) -> tf.Variable:
     return variable._value
 
 
+def components(variable: tf.Variable) -> list[tf.Variable]:
+    """The variable itself; under a `tf.distribute.Strategy`, its copies on the replicas."""
+    return list(getattr(variable, "values", [variable]))
+
+
 def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:
     """Names every variable of `module` by its path through the module's attributes.
 
@@ -114,9 +119,8 @@ def refuse_untracked(owner: tf.Module) -> Iterator[None]:
     """
     with tf.GradientTape() as tape:
         yield
-    read = {id(_container(v)): v for v in tape.watched_variables()}
-    tracked = {id(v) for v in owner.trainable_variables}
-    missing = [v for key, v in read.items() if key not in tracked]
+    tracked = {id(c) for v in owner.trainable_variables for c in components(v)}
+    missing = [v for v in tape.watched_variables() if not tracked & {id(c) for c in components(v)}]
     if missing:
         names = ", ".join(f"{v.name} {tuple(v.shape)}" for v in missing)
         raise UntrackedVariableError(
@@ -124,9 +128,3 @@ def refuse_untracked(owner: tf.Module) -> Iterator[None]:
             f"they would never be trained or saved: {names}. Pass the Keras layer or tf.Module "
             "that owns them in place of a function that closes over it."
         )
-
-
-def _container(variable: tf.Variable) -> tf.Variable:
-    """The mirrored variable that a replica's component belongs to, or the variable itself."""
-    container = getattr(variable, "_distributed_container", None)
-    return (container() if container else None) or variable
