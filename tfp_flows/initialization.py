@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -67,18 +68,13 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     if isinstance(flow, Dequantized):
         noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
         flow, batch = flow.flow, flow.dequantize(batch, noise)
-    before = [(v, v.numpy()) for v in flow.variables]
-    try:
+    with restored_on_error(flow.variables):
         _as_flow_bijector(flow)._initialize(tf.cast(batch, flow.dtype), context)
         if needs_initialization(flow):
             raise ValueError(
                 f"A layer of {flow.name} cannot be reached from the data side, as inside "
                 "tfb.Invert. Initialise it by itself: layer.initialize(batch)."
             )
-    except Exception:
-        for variable, value in before:
-            variable.assign(value)
-        raise
 
 
 def _as_flow_bijector(flow: tfd.Distribution) -> FlowBijector:

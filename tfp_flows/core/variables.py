@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -66,6 +66,18 @@ def as_tf_variable(variable: Any) -> tf.Variable:
 def components(variable: tf.Variable) -> list[tf.Variable]:
     """The variable itself; under a `tf.distribute.Strategy`, its copies on the replicas."""
     return list(getattr(variable, "values", [variable]))
+
+
+@contextlib.contextmanager
+def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
+    """Gives the variables their old values back if the block raises."""
+    before = [(v, v.numpy()) for v in variables]
+    try:
+        yield
+    except Exception:
+        for variable, value in before:
+            variable.assign(value)
+        raise
 
 
 def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tfp_flows import saving
-from tfp_flows.core.variables import variable_paths
+from tfp_flows.core.variables import restored_on_error, variable_paths
 from tfp_flows.keras_engine import keras
 from tfp_flows.version import __version__
 
@@ -71,13 +71,8 @@ class FlowFiles:
         Raises:
           ValueError: names or shapes differ; the message lists them, nothing is changed.
         """
-        before = [(v, v.numpy()) for v in self._flow.variables]
-        try:
+        with restored_on_error(self._flow.variables):
             super().load_weights(str(filepath), *args, **kwargs)
-        except Exception:
-            for variable, value in before:
-                variable.assign(value)
-            raise
 
     def export(self, filepath: str | os.PathLike, **_) -> None:
         """Writes a SavedModel that needs neither tfp_flows nor TFP, and proves it by reading it.
