@@ -18,6 +18,12 @@ def needs_initialization(flow: tfd.Distribution) -> bool:
     return any(isinstance(m, FlowBijector) and m.needs_initialization for m in flow.submodules)
 
 
+def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
+    """How many examples of a floating-point batch hold NaN or infinity."""
+    fine = tf.reduce_all(tf.math.is_finite(batch), axis=tf.range(1, tf.rank(batch)))
+    return tf.math.count_nonzero(~fine)
+
+
 def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
@@ -54,8 +60,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     if batch.shape[0] == 0:
         raise ValueError(f"initialize needs at least one example, got shape {batch.shape}.")
     if batch.dtype.is_floating:
-        rows = tf.reshape(batch, [batch.shape[0], -1])
-        bad = int(tf.math.count_nonzero(~tf.reduce_all(tf.math.is_finite(rows), axis=1)))
+        bad = int(count_bad_rows(batch))
         if bad:
             raise ValueError(
                 f"initialize: {bad} of {batch.shape[0]} examples hold NaN or infinity. "

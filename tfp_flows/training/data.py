@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
+from tfp_flows.initialization import count_bad_rows
 
 tfd = tfp.distributions
 
@@ -41,7 +42,7 @@ def check_batch(x: Any, flow: tfd.Distribution) -> None:
             "flows.Dequantized(flow, levels=...); cast what is continuous to float."
         )
     if np.issubdtype(x.dtype, np.floating):
-        bad = int((~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))).sum())
+        bad = int(count_bad_rows(tf.convert_to_tensor(x)))
         if bad:
             raise ValueError(
                 f"{bad} of {len(x)} rows hold NaN or infinity. Remove them, or fill the gaps: one "
@@ -118,8 +119,7 @@ def first_batch(x: Any) -> Any:
 def _check_in_graph(parts: tuple, flow: tfd.Distribution):
     x = parts[0]
     if x.dtype.is_floating:
-        flat = tf.reshape(x, [tf.shape(x)[0], -1])
-        bad = tf.math.count_nonzero(~tf.reduce_all(tf.math.is_finite(flat), axis=1))
+        bad = count_bad_rows(x)
         check = tf.debugging.Assert(
             tf.equal(bad, 0),
             ["rows of a batch that hold NaN or infinity:", bad, "of", tf.shape(x)[0]],
