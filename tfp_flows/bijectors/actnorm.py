@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
 
 
@@ -87,36 +88,48 @@ class ActNorm(FlowBijector):
     def _initialize(self, y, context):
         self._check_argument(y, self.forward_min_event_ndims, "initialize")
         self._check_shape(y)
-        if self.needs_initialization:
-            axes = list(range(y.shape.rank - self.forward_min_event_ndims))
-            if tf.size(y) == 0:
-                raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
-            mean, variance = tf.nn.moments(tf.cast(y, tf.float64), axes)
-            if not bool(tf.reduce_all(tf.math.is_finite(variance))):
-                raise ValueError(
-                    f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
-                    "Check the data, and the layers between the data and this one."
-                )
-            # Rounding leaves a constant channel a tiny variance; dividing by it would explode.
-            rounding = np.finfo(y.dtype.as_numpy_dtype)
-            spread = variance > tf.square(8.0 * rounding.eps * mean) + float(rounding.tiny)
-            log_scale = tf.where(spread, 0.5 * tf.math.log(tf.where(spread, variance, 1.0)), 0.0)
-            self.shift.assign(tf.cast(mean, self.shift.dtype))
-            self.log_scale.assign(tf.cast(log_scale, self.log_scale.dtype))
-            self.initialized.assign(True)
+        if y.shape.num_elements() == 0:
+            raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
+        axes = list(range(y.shape.rank - self.forward_min_event_ndims))
+        mean, variance = tf.nn.moments(tf.cast(y, tf.float64), axes)
+        if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(variance))):
+            raise ValueError(
+                f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
+                "Check the data, and the layers between the data and this one."
+            )
+        # Rounding leaves a constant channel a tiny variance; dividing by it would explode.
+        rounding = np.finfo(y.dtype.as_numpy_dtype)
+        spread = variance > tf.square(8.0 * rounding.eps * mean) + float(rounding.tiny)
+        log_scale = tf.where(spread, 0.5 * tf.math.log(tf.where(spread, variance, 1.0)), 0.0)
+        self._assign_unless_done(self.shift, mean)
+        self._assign_unless_done(self.log_scale, log_scale)
+        self.initialized.assign(True)
         return self._inverse_and_log_det(y, context)[0]
 
+    def _assign_unless_done(self, variable: tf.Variable, value: tf.Tensor) -> None:
+        variable.assign(tf.where(self.initialized, variable, tf.cast(value, variable.dtype)))
+
+    @property
+    def is_channel_map(self) -> bool:
+        """Whether a neighbouring 1x1 convolution may take this layer into its matrix."""
+        return self.forward_min_event_ndims == 1
+
+    def channel_map(self, value: tf.Tensor, forward: bool) -> ChannelMap:
+        """What it does to channels of the dtype of `value`, whose shape it checks."""
+        self._check_shape(value)
+        shift = tf.cast(self.shift, value.dtype)
+        log_scale = tf.cast(self.log_scale, value.dtype)
+        if forward:
+            return ChannelMap(None, tf.exp(log_scale), shift, tf.reduce_sum(log_scale))
+        return ChannelMap(shift, tf.exp(-log_scale), None, -tf.reduce_sum(log_scale))
+
     def _forward_and_log_det(self, x, context):
-        shift, log_scale = self._cast_for(x)
-        return x * tf.exp(log_scale) + shift, tf.reduce_sum(log_scale)
+        apply = self.channel_map(x, forward=True)
+        return x * apply.weight + apply.after, apply.log_det
 
     def _inverse_and_log_det(self, y, context):
-        shift, log_scale = self._cast_for(y)
-        return (y - shift) * tf.exp(-log_scale), -tf.reduce_sum(log_scale)
-
-    def _cast_for(self, value):
-        self._check_shape(value)
-        return tf.cast(self.shift, value.dtype), tf.cast(self.log_scale, value.dtype)
+        apply = self.channel_map(y, forward=False)
+        return (y - apply.before) * apply.weight, apply.log_det
 
     def _check_shape(self, value):
         event = value.shape[value.shape.rank - self.forward_min_event_ndims :]

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.reversal import add_gradients, rebuild, with_rebuilt_gradient
 
 tfb = tfp.bijectors
 
@@ -22,6 +24,9 @@ class Chain(FlowBijector):
 
     Args:
       bijectors: applied from last to first by `forward`.
+      reversible: train by inversion: the gradient keeps the output alone and rebuilds what is
+        between from it, so that memory does not grow with the number of parts. It costs about a
+        third more time; use `Repeat` where the parts are equal.
       name: name of the bijector.
 
     Raises:
@@ -33,7 +38,12 @@ class Chain(FlowBijector):
       7.0
     """
 
-    def __init__(self, bijectors: Sequence[tfb.Bijector], name: str = "chain"):
+    def __init__(
+        self,
+        bijectors: Sequence[tfb.Bijector],
+        reversible: bool = False,
+        name: str = "chain",
+    ):
         parameters = dict(locals())
         bijectors = list(bijectors)
         for b in bijectors:
@@ -49,8 +59,13 @@ class Chain(FlowBijector):
             name=name,
         )
         self._bijectors = bijectors
+        self._reversible = bool(reversible)
+        self._folded = self._no_dependency(fold(bijectors))
 
-    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {"_shapes"}
+    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
+        "_shapes",
+        "_folded",
+    }
 
     @property
     def bijectors(self) -> list[tfb.Bijector]:
@@ -58,18 +73,52 @@ class Chain(FlowBijector):
         return list(self._bijectors)
 
     def _forward_and_log_det(self, x, context):
-        return self._walk(reversed(self._bijectors), x, context, forward=True)
+        return self._evaluate(x, context, forward=True)
 
     def _inverse_and_log_det(self, y, context):
-        return self._walk(self._bijectors, y, context, forward=False)
+        return self._evaluate(y, context, forward=False)
 
-    def _walk(self, bijectors, value, context, forward: bool):
-        event_ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
+    def _evaluate(self, value, context, forward: bool):
+        ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
+        if not self._reversible:
+            return self._walk(value, ndims, context, forward)
+
+        def evaluate(value, context):
+            out, log_det = self._walk(value, ndims, context, forward)
+            return out, log_det + tf.zeros(tf.shape(value)[: value.shape.rank - ndims], out.dtype)
+
+        def rebuild_inputs(out, d_out, d_log_det, sources, context):
+            return self._rebuild(out, d_out, d_log_det, ndims, sources, context, forward)
+
+        return with_rebuilt_gradient(evaluate, rebuild_inputs, self.variables, value, context)
+
+    def _walk(self, value, event_ndims: int, context, forward: bool):
         total = tf.zeros([], value.dtype)
-        for b in bijectors:
-            value, log_det, event_ndims = _step(b, value, event_ndims, context, forward)
+        for b, ndims in self._path(event_ndims, forward):
+            value, log_det = _step(b, value, ndims, context, forward)
             total += log_det
         return value, total
+
+    def _path(self, event_ndims: int, forward: bool) -> list[tuple[tfb.Bijector, int]]:
+        """The parts in the order of evaluation, each with the event's rank before it."""
+        path = []
+        for b in reversed(self._folded) if forward else self._folded:
+            path.append((b, event_ndims))
+            after = b.forward_event_ndims if forward else b.inverse_event_ndims
+            event_ndims = after(event_ndims)
+        return path
+
+    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+        d_sources = [None] * len(sources)
+        for b, ndims in reversed(self._path(event_ndims, forward)):
+            # Or the executor would rebuild everything first, and nothing would be saved.
+            with tf.control_dependencies([d_out]):
+                out = tf.identity(out)
+            out, d_out, d_more = _rebuild_part(
+                b, out, d_out, d_log_det, ndims, sources, context, forward
+            )
+            d_sources = add_gradients(d_sources, d_more)
+        return out, d_out, d_sources
 
     def _initialize(self, y, context):
         for b in self._bijectors:
@@ -105,22 +154,29 @@ class Chain(FlowBijector):
 
 
 def _step(b: tfb.Bijector, value, event_ndims: int, context, forward: bool):
-    """One part's value and log-det, and the event dimensions after it."""
+    """One part's value and log-det."""
     if isinstance(b, FlowBijector):
         both = b.forward_and_log_det if forward else b.inverse_and_log_det
-        out, log_det = both(value, event_ndims, context)
-    else:
-        if context is not None and any(isinstance(m, FlowBijector) for m in b.submodules):
-            raise ValueError(
-                f"The context does not reach what is inside TFP's {b.name}. Put its parts into "
-                "this Chain, or into a Chain of their own."
-            )
-        value = tf.identity(value)  # a tensor that TFP's cache has not seen is never stale
-        if forward:
-            out = b.forward(value)
-            log_det = b.forward_log_det_jacobian(value, event_ndims)
-        else:
-            out = b.inverse(value)
-            log_det = b.inverse_log_det_jacobian(value, event_ndims)
-    after = b.forward_event_ndims(event_ndims) if forward else b.inverse_event_ndims(event_ndims)
-    return out, log_det, after
+        return both(value, event_ndims, context)
+    if context is not None and any(isinstance(m, FlowBijector) for m in b.submodules):
+        raise ValueError(
+            f"The context does not reach what is inside TFP's {b.name}. Put its parts into "
+            "this Chain, or into a Chain of their own."
+        )
+    value = tf.identity(value)  # a tensor that TFP's cache has not seen is never stale
+    if forward:
+        return b.forward(value), b.forward_log_det_jacobian(value, event_ndims)
+    return b.inverse(value), b.inverse_log_det_jacobian(value, event_ndims)
+
+
+def _rebuild_part(b, out, d_out, d_log_det, event_ndims, sources, context, forward):
+    if isinstance(b, FlowBijector):
+        return b._rebuild(out, d_out, d_log_det, event_ndims, sources, context, forward)
+    return rebuild(
+        lambda value: _step(b, value, event_ndims, context, forward),
+        lambda out: b.inverse(out) if forward else b.forward(out),
+        out,
+        d_out,
+        d_log_det,
+        sources,
+    )

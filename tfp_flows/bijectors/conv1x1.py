@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
 
 
@@ -83,22 +84,27 @@ class Invertible1x1Conv(FlowBijector):
         upper = tf.linalg.band_part(tf.cast(self.upper, dtype), 0, -1)
         return eye, lower, tf.linalg.set_diag(upper, diagonal)
 
-    def _forward_and_log_det(self, x, context):
-        self._check_shape(x)
-        eye, lower, upper = self._triangles(x.dtype)
+    is_channel_map = True
+
+    def channel_map(self, value: tf.Tensor, forward: bool) -> ChannelMap:
+        """What it does to channels of the dtype of `value`, whose shape it checks."""
+        self._check_shape(value)
+        eye, lower, upper = self._triangles(value.dtype)
+        log_det = tf.reduce_sum(tf.cast(self.log_diagonal, value.dtype))
+        if not forward:
+            weight = tf.gather(tf.matmul(lower, upper), self.permutation)
+            return ChannelMap(None, weight, None, log_det)
         rows = tf.linalg.triangular_solve(lower, eye, lower=True)
         inverse = tf.linalg.triangular_solve(upper, rows, lower=False)
-        inverse = tf.gather(inverse, self.permutation, axis=1)
-        return tf.tensordot(x, inverse, 1), -self._log_det(x.dtype)
+        return ChannelMap(None, tf.gather(inverse, self.permutation, axis=1), None, -log_det)
+
+    def _forward_and_log_det(self, x, context):
+        apply = self.channel_map(x, forward=True)
+        return apply(x), apply.log_det
 
     def _inverse_and_log_det(self, y, context):
-        self._check_shape(y)
-        _, lower, upper = self._triangles(y.dtype)
-        weight = tf.gather(tf.matmul(lower, upper), self.permutation)
-        return tf.tensordot(y, weight, 1), self._log_det(y.dtype)
-
-    def _log_det(self, dtype):
-        return tf.reduce_sum(tf.cast(self.log_diagonal, dtype))
+        apply = self.channel_map(y, forward=False)
+        return apply(y), apply.log_det
 
     def _check_shape(self, value):
         if not value.shape[-1:].is_compatible_with(self.log_diagonal.shape):

@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfp_flows.bijectors.masks import Parts, make_parts, mask_event_ndims
 from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.protocol import reduce_log_det
+from tfp_flows.core.reversal import pull
 
 
 class _Coupling(FlowBijector):
@@ -45,25 +47,73 @@ class _Coupling(FlowBijector):
         """The network, as it was given."""
         return self._network.net
 
-    def _parameters_of(self, value: tf.Tensor, context) -> tuple[Parts, tf.Tensor, tf.Tensor, list]:
-        """Splits `value`, and runs the conditioner on the kept part, once."""
+    def _couple(self, changed: tf.Tensor, parameters: list[tf.Tensor]):
+        """Latent -> data of the transformed entries: `(value, log-scale of each, or None)`."""
+        raise NotImplementedError
+
+    def _uncouple(self, changed: tf.Tensor, parameters: list[tf.Tensor]):
+        """The inverse of `_couple`, with the log-scales of the inverse."""
+        raise NotImplementedError
+
+    def _forward_and_log_det(self, x, context):
+        parts, kept, changed = self._split(x)
+        parameters = self._condition(parts, kept, changed, context)
+        return self._merge(parts, kept, *self._couple(changed, parameters))
+
+    def _inverse_and_log_det(self, y, context):
+        parts, kept, changed = self._split(y)
+        parameters = self._condition(parts, kept, changed, context)
+        return self._merge(parts, kept, *self._uncouple(changed, parameters))
+
+    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+        """One evaluation of the conditioner serves both the inversion and the gradient."""
+        there, back = self._couple, self._uncouple
+        if not forward:
+            there, back = back, there
+        parts, kept, changed_out = self._split(out)
+        with tf.GradientTape() as network_tape:
+            network_tape.watch([kept, *sources])
+            parameters = self._condition(parts, kept, changed_out, context)
+        changed = tf.stop_gradient(back(changed_out, parameters)[0])
+        with tf.GradientTape() as coupling_tape:
+            coupling_tape.watch([kept, changed, *parameters])
+            out, log_det = self._merge(parts, kept, *there(changed, parameters))
+            log_det = reduce_log_det(log_det, out, event_ndims, self.forward_min_event_ndims)
+        d_kept, d_changed, *d_parameters = pull(
+            coupling_tape, [out, log_det], [d_out, d_log_det], [kept, changed, *parameters]
+        )
+        d_conditioning, *d_sources = pull(network_tape, parameters, d_parameters, [kept, *sources])
+        d_value = parts.merge(d_kept + d_conditioning, d_changed)
+        return parts.merge(kept, changed), d_value, d_sources
+
+    def _split(self, value: tf.Tensor) -> tuple[Parts, tf.Tensor, tf.Tensor]:
+        """How the event is cut, what is kept, and what is transformed."""
         event = tuple(value.shape[value.shape.rank - self.forward_min_event_ndims :])
         if event[-1] is None or (self._mask_is_spatial() and None in event):
             raise ValueError(f"{self.name} needs static event dimensions, got {value.shape}.")
         parts = make_parts(self._mask, self._swap, event)
-        kept, changed = parts.split(value)
+        return parts, *parts.split(value)
+
+    def _condition(self, parts, kept, changed, context) -> list[tf.Tensor]:
+        """Runs the conditioner, once."""
         width = self.widths * changed.shape[-1]
         raw = self._network(kept, self.forward_min_event_ndims, width, context)
         parameters = tf.split(raw, self.widths, axis=-1) if self.widths > 1 else [raw]
-        return parts, kept, changed, [parts.trim(p) for p in parameters]
+        return [parts.trim(p) for p in parameters]
+
+    def _merge(self, parts, kept, changed, log_scale):
+        """The whole event, and the log-det."""
+        value = parts.merge(kept, changed)
+        ndims = self.forward_min_event_ndims
+        if log_scale is None:
+            # Not a scalar: TFP takes a constant Jacobian for an affine map, whose mean is easy.
+            return value, tf.zeros(tf.shape(value)[:-ndims], value.dtype)
+        return value, tf.reduce_sum(parts.trim(log_scale), axis=list(range(-ndims, 0)))
 
     def _mask_is_spatial(self) -> bool:
         return np.ndim(self._mask) > 1 or (
             isinstance(self._mask, str) and self._mask == "checkerboard"
         )
-
-    def _sum(self, log_scale: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(log_scale, axis=list(range(-self.forward_min_event_ndims, 0)))
 
     def _describe(self):
         mask = self._mask if isinstance(self._mask, str) else f"bool{list(self._mask.shape)}"
@@ -110,17 +160,11 @@ class AdditiveCoupling(_Coupling):
         parameters = dict(locals())
         super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
-    def _forward_and_log_det(self, x, context):
-        parts, kept, changed, (shift,) = self._parameters_of(x, context)
-        return parts.merge(kept, changed + shift), self._zero(x)
+    def _couple(self, changed, parameters):
+        return changed + parameters[0], None
 
-    def _inverse_and_log_det(self, y, context):
-        parts, kept, changed, (shift,) = self._parameters_of(y, context)
-        return parts.merge(kept, changed - shift), self._zero(y)
-
-    def _zero(self, value):
-        # Not a scalar: TFP takes a constant Jacobian for an affine map, whose mean is easy.
-        return tf.zeros(tf.shape(value)[: -self.forward_min_event_ndims], value.dtype)
+    def _uncouple(self, changed, parameters):
+        return changed - parameters[0], None
 
 
 class AffineCoupling(_Coupling):
@@ -167,15 +211,15 @@ class AffineCoupling(_Coupling):
         self._scale_map = get_scale_map(scale_map)
         super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
-    def _forward_and_log_det(self, x, context):
-        parts, kept, changed, (shift, raw) = self._parameters_of(x, context)
-        log_scale = parts.trim(self._scale_map(raw))
-        return parts.merge(kept, changed * tf.exp(log_scale) + shift), self._sum(log_scale)
+    def _couple(self, changed, parameters):
+        shift, raw = parameters
+        log_scale = self._scale_map(raw)
+        return changed * tf.exp(log_scale) + shift, log_scale
 
-    def _inverse_and_log_det(self, y, context):
-        parts, kept, changed, (shift, raw) = self._parameters_of(y, context)
-        log_scale = parts.trim(self._scale_map(raw))
-        return parts.merge(kept, (changed - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
+    def _uncouple(self, changed, parameters):
+        shift, raw = parameters
+        log_scale = self._scale_map(raw)
+        return (changed - shift) * tf.exp(-log_scale), -log_scale
 
     def _describe(self):
         return f"{super()._describe()}, {getattr(self._scale_map, '__name__', self._scale_map)}"

@@ -22,7 +22,7 @@ class Parts(Protocol):
         """Returns what the conditioner sees, and what is transformed."""
 
     def merge(self, kept: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
-        """The inverse of `split`."""
+        """The inverse of `split`; turns gradients of its results into that of its argument."""
 
     def trim(self, parameter: tf.Tensor) -> tf.Tensor:
         """Zero wherever the parameter would touch the kept part."""
@@ -69,7 +69,7 @@ class MaskedParts:
         return x * keep, x * (1.0 - keep)
 
     def merge(self, kept, changed):
-        return kept + self.trim(changed)
+        return tf.where(self._kept, kept, changed)
 
     def trim(self, parameter):
         return parameter * tf.constant(~self._kept, parameter.dtype)

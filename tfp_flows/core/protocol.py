@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.memo import PairMemo
+from tfp_flows.core.reversal import rebuild
 
 tfb = tfp.bijectors
 
@@ -86,6 +87,32 @@ class FlowBijector(tfb.Bijector):
         """Whether a data-dependent variable here still waits for `flows.initialize`."""
         return any(m.needs_initialization for m in self.submodules if isinstance(m, FlowBijector))
 
+    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+        """Runs an evaluation backwards: its input and gradients, from its output.
+
+        Args:
+          out: what `forward_and_log_det` (if `forward`) or `inverse_and_log_det` gave.
+          d_out, d_log_det: gradients with respect to its results.
+          event_ndims: as given to that evaluation.
+          sources: tensors that it reads, whose gradients are wanted.
+          context: as given to that evaluation.
+          forward: which evaluation it was.
+
+        Returns:
+          `(input, d_input, d_sources)`; None stands for a source that is not used.
+        """
+        there, back = self.forward_and_log_det, self._inverse
+        if not forward:
+            there, back = self.inverse_and_log_det, self._forward
+        return rebuild(
+            lambda value: there(value, event_ndims, context),
+            lambda out: back(out, context),
+            out,
+            d_out,
+            d_log_det,
+            sources,
+        )
+
     # What users call.
 
     def forward_and_log_det(
@@ -103,14 +130,14 @@ class FlowBijector(tfb.Bijector):
           ValueError: `x` has too few dimensions or the wrong event shape.
         """
         y, log_det = self.checked_forward_and_log_det(tf.convert_to_tensor(x), context)
-        return y, _reduce(log_det, x, event_ndims, self.forward_min_event_ndims)
+        return y, reduce_log_det(log_det, x, event_ndims, self.forward_min_event_ndims)
 
     def inverse_and_log_det(
         self, y, event_ndims: int | None = None, context=None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns `x = f^-1(y)` and `log|det df^-1/dy|`; see `forward_and_log_det`."""
         x, log_det = self.checked_inverse_and_log_det(tf.convert_to_tensor(y), context)
-        return x, _reduce(log_det, y, event_ndims, self.inverse_min_event_ndims)
+        return x, reduce_log_det(log_det, y, event_ndims, self.inverse_min_event_ndims)
 
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
@@ -174,7 +201,7 @@ class FlowBijector(tfb.Bijector):
         return ""
 
 
-def _reduce(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:
+def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:
     """Sums a log-det over the event dimensions beyond the minimal ones."""
     extra = 0 if event_ndims is None else event_ndims - min_event_ndims
     if extra < 0:

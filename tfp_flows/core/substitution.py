@@ -1,0 +1,69 @@
+"""Variables that read as given tensors for a while: how one network serves many parameters."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from tfp_flows.core.variables import components
+
+_LOCK = threading.RLock()  # the stand-ins are seen by every thread
+
+
+@contextlib.contextmanager
+def reading(
+    variables: Sequence[tf.Variable], tensors: Sequence[tf.Tensor]
+) -> Iterator[dict[int, tf.Tensor]]:
+    """Within the block, every variable reads as its tensor, and cannot be written.
+
+    Gradients then flow to the tensors, through networks of any kind.
+
+    Args:
+      variables: of any kind that TensorFlow or either Keras makes.
+      tensors: one for each variable, of its dtype.
+
+    Yields:
+      What the block assigned, by position: later reads within the block see it.
+    """
+    assigned: dict[int, tf.Tensor] = {}
+    with _LOCK, contextlib.ExitStack() as undo:
+        for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
+            _stand_in(place, variable, tensor, assigned, undo)
+        yield assigned
+
+
+def _stand_in(place, variable, tensor, assigned, undo) -> None:
+    def read(*_, **__):
+        return assigned.get(place, tensor)
+
+    def write(combine):
+        def assign(value, *_, **__):
+            assigned[place] = combine(read(), tf.cast(value, tensor.dtype))
+            return assigned[place]
+
+        return assign
+
+    methods = {
+        "assign": write(lambda old, new: new),
+        "assign_add": write(tf.add),
+        "assign_sub": write(tf.subtract),
+    }
+    for holder in {id(h): h for h in (variable, *components(variable))}.values():
+        _patch(holder, methods, undo)
+    for component in components(variable):
+        gather = {"sparse_read": lambda indices, name=None: tf.gather(read(), indices)}
+        _patch(component, {"_read_variable_op": read, **gather}, undo)
+
+
+def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:
+    """Gives one object methods of its own until `undo` closes; blocks may be nested."""
+    for name, method in methods.items():
+        before = vars(holder).get(name)
+        object.__setattr__(holder, name, method)
+        if before is None:
+            undo.callback(object.__delattr__, holder, name)
+        else:
+            undo.callback(object.__setattr__, holder, name, before)
