@@ -46,6 +46,10 @@ def affine(net, **kwargs):
     return fb.AffineCoupling(net, **kwargs)
 
 
+def step(t):
+    return fb.Chain([fb.ActNorm(4, t), fb.Invertible1x1Conv(4, 0, t), affine(Linear(2, 4, t))])
+
+
 def multiscale(t):
     return fb.MultiScale(
         [
@@ -124,6 +128,16 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
         (8,),
         lambda t: fb.Chain([fb.Squeeze(), tfb.Reshape([2, 1, 4], [8]), fb.ActNorm(8, t)]),
     ),
+    "chain-reversible": ((4,), lambda t: fb.Chain([step(t), tfb.Softplus(), step(t)], True)),
+    "repeat": ((4,), lambda t: fb.Repeat(lambda: step(t), 3)),
+    "repeat-reversible": ((4,), lambda t: fb.Repeat(lambda: step(t), 3, reversible=True)),
+    "repeat-image": (
+        (2, 2, 4),
+        lambda t: fb.Repeat(
+            lambda: affine(conv((2, 2, 2), 4, 3, dtype=t.name), mask="channel"), 2, True
+        ),
+    ),
+    "repeat-tfp": ((4,), lambda t: fb.Repeat(tfb.Invert(affine(Linear(2, 4, t))), 2)),
     "multiscale": ((16,), multiscale),
     "tfp-chain": ((4,), lambda t: tfb.Chain([affine(Linear(2, 4, t)), fb.ActNorm(4, t)])),
     "tfp-invert": ((4,), lambda t: tfb.Invert(affine(Linear(2, 4, t)))),
@@ -134,7 +148,15 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
         (16,),
         lambda t: flows.real_nvp((4, 4, 1), hidden=2, blocks=1, dtype=t).bijector,
     ),
-    "glow": ((16,), lambda t: flows.glow((4, 4, 1), 2, 1, 3, seed=0, dtype=t).bijector),
+    "glow": ((16,), lambda t: flows.glow((4, 4, 1), 2, 2, 3, seed=0, dtype=t).bijector),
+    "glow-reversible": (
+        (16,),
+        lambda t: flows.glow((4, 4, 1), 2, 2, 3, reversible=True, seed=0, dtype=t).bijector,
+    ),
+    "glow-unrolled": (
+        (16,),
+        lambda t: flows.glow((4, 4, 1), 2, 1, 3, stacked=False, reversible=True, dtype=t).bijector,
+    ),
 }
 
 

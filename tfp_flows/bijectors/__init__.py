@@ -5,6 +5,8 @@ from tfp_flows.bijectors.chain import Chain
 from tfp_flows.bijectors.conv1x1 import Invertible1x1Conv
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling
 from tfp_flows.bijectors.multiscale import MultiScale
+from tfp_flows.bijectors.repeat import Repeat
+from tfp_flows.bijectors.spline import SplineCoupling
 from tfp_flows.bijectors.squeeze import Squeeze
 
 __all__ = [
@@ -14,5 +16,7 @@ __all__ = [
     "Chain",
     "Invertible1x1Conv",
     "MultiScale",
+    "Repeat",
+    "SplineCoupling",
     "Squeeze",
 ]

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.graph import InGraph
 from tfp_flows.core.reversal import add_gradients, rebuild, with_rebuilt_gradient
 
 tfb = tfp.bijectors
@@ -60,11 +61,13 @@ class Chain(FlowBijector):
         )
         self._bijectors = bijectors
         self._reversible = bool(reversible)
+        self._run_reversibly = self._no_dependency(InGraph(self._with_rebuilt_gradient))
         self._folded = self._no_dependency(fold(bijectors))
 
     _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
         "_shapes",
         "_folded",
+        "_run_reversibly",
     }
 
     @property
@@ -80,8 +83,12 @@ class Chain(FlowBijector):
 
     def _evaluate(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
-        if not self._reversible:
-            return self._walk(value, ndims, context, forward)
+        if self._reversible:
+            return self._run_reversibly(value, context, ndims, forward)
+        return self._walk(value, ndims, context, forward)
+
+    def _with_rebuilt_gradient(self, value, context, forward: bool):
+        ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
 
         def evaluate(value, context):
             out, log_det = self._walk(value, ndims, context, forward)

@@ -37,20 +37,22 @@ class Squeeze(FlowBijector):
         )
 
     def _forward_and_log_det(self, x, context):
-        h, w, c = self._forward_event_shape(x.shape)[-3:]
-        f = self._factor
-        return self._blocks(x, [h // f, w // f, f, f, c], [h, w, c]), tf.zeros([], x.dtype)
+        event = self._forward_event_shape(x.shape)[-3:]
+        return self._move(tf.nn.depth_to_space, x, event), tf.zeros([], x.dtype)
 
     def _inverse_and_log_det(self, y, context):
-        h, w, c = self._inverse_event_shape(y.shape)[-3:]
-        f = self._factor
-        return self._blocks(y, [h, f, w, f, c // f**2], [h, w, c]), tf.zeros([], y.dtype)
+        event = self._inverse_event_shape(y.shape)[-3:]
+        return self._move(tf.nn.space_to_depth, y, event), tf.zeros([], y.dtype)
 
-    def _blocks(self, value, sizes, event):
-        """Both ways are: cut into blocks, swap the middle axes, join."""
-        batch = tf.shape(value)[:-3]
-        out = tf.reshape(value, tf.concat([[-1], sizes], 0))
-        out = tf.reshape(tf.transpose(out, [0, 1, 3, 2, 4, 5]), tf.concat([batch, event], 0))
+    def _move(self, op, value, event):
+        """Applies `op`, which knows one batch dimension, under any number of them."""
+        if self._factor == 1:
+            return value
+        if value.shape.rank == 4:
+            return op(value, self._factor)
+        images = tf.reshape(value, tf.concat([[-1], value.shape[-3:]], 0))
+        out = op(images, self._factor)
+        out = tf.reshape(out, tf.concat([tf.shape(value)[:-3], event], 0))
         out.set_shape(value.shape[:-3] + event)
         return out
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 # The one way to ask which tapes record a tensor; TensorFlow has no public one.
 from tensorflow.python import pywrap_tfe
 
+from tfp_flows.core.substitution import is_given
 from tfp_flows.core.variables import components
 
 _OTHER = {"forward": "inverse", "inverse": "forward"}
@@ -105,7 +106,8 @@ class PairMemo:
     def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
         probes = [t for t in tensors if t is not None]
-        for variable in self._components()[:1]:  # a tape within a tape shows itself by watching it
+        own = [v for v in self._components() if not is_given(v)]
+        for variable in own[:1]:  # a tape within a tape shows itself by watching it
             pywrap_tfe.TFE_Py_TapeVariableAccessed(variable)
             probes.append(variable.handle)
         # 0, 1 or 2 for each: recorded by no tape, by one, or by several.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from tfp_flows.core.variables import components
+from tfp_flows.core.variables import UntrackedVariableError, components
 
 _LOCK = threading.RLock()  # the stand-ins are seen by every thread
 
@@ -19,7 +19,8 @@ def reading(
 ) -> Iterator[dict[int, tf.Tensor]]:
     """Within the block, every variable reads as its tensor, and cannot be written.
 
-    Gradients then flow to the tensors, through networks of any kind.
+    Gradients then flow to the tensors, through networks of any kind. Only for graphs in the
+    making: eager ops read variables past Python.
 
     Args:
       variables: of any kind that TensorFlow or either Keras makes.
@@ -27,12 +28,32 @@ def reading(
 
     Yields:
       What the block assigned, by position: later reads within the block see it.
+
+    Raises:
+      RuntimeError: called in eager mode.
+      UntrackedVariableError: a variable was read all the same, by a `tf.function` of its own.
     """
+    if tf.executing_eagerly():
+        raise RuntimeError("Variables can be given other values inside a tf.function only.")
     assigned: dict[int, tf.Tensor] = {}
     with _LOCK, contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
             _stand_in(place, variable, tensor, assigned, undo)
-        yield assigned
+        with tf.GradientTape() as tape:
+            yield assigned
+        read = {id(v) for v in tape.watched_variables()}
+        bypassed = [v.name for v in variables if read & {id(c) for c in components(v)}]
+        if bypassed:
+            raise UntrackedVariableError(
+                f"A network reads {', '.join(bypassed)} inside a tf.function of its own, where "
+                "it cannot be given the parameters of each step. Remove that tf.function: the "
+                "flow is compiled as a whole."
+            )
+
+
+def is_given(component: tf.Variable) -> bool:
+    """Whether a block of `reading` says what this variable reads as."""
+    return "_read_variable_op" in vars(component)
 
 
 def _stand_in(place, variable, tensor, assigned, undo) -> None:

@@ -119,7 +119,13 @@ def _readable(path: tuple, variable: tf.Variable) -> str:
     parts = [str(part).strip("_") for part in path]
     if isinstance(path[-1], int):  # an item of a list has no name of its own
         parts[-1] += "." + variable.name.split("/")[-1].split(":")[0]
-    hidden = ("bijectors_trackable", "keras_variables", "pretransformed_input")
+    hidden = (
+        "bijectors_trackable",
+        "keras_variables",
+        "pretransformed_input",
+        "stack",
+        "variables_by_path",
+    )
     return ".".join(part for part in parts if part not in hidden)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -27,7 +28,10 @@ def glow(
     activation: str = "relu",
     dropout: float = 0.0,
     position_bias: bool = False,
+    split_prior: bool = True,
     data_bijector: tfb.Bijector | None = None,
+    stacked: bool = True,
+    reversible: bool = False,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "glow",
@@ -37,6 +41,9 @@ def glow(
     A level squeezes 2x2 pixels into channels, applies `steps` steps of ActNorm, invertible 1x1
     convolution and affine coupling (convolutions 3x3, 1x1, 3x3), and factors out half of the
     channels, with a prior that is learned from the other half.
+
+    The steps of a level run as one loop over stacked parameters (`fb.Repeat`), so that the time
+    to the first training step hardly grows with depth; with `reversible`, memory does not either.
 
     Source: Glow: Generative Flow with Invertible 1x1 Convolutions, arXiv 1807.03039.
 
@@ -50,8 +57,14 @@ def glow(
       dropout: rate in the networks, while training.
       position_bias: whether each network's first layer has a bias for every position, which
         pays where images are aligned, as digits and faces are.
+      split_prior: whether the prior of what a level factors out is learned from what goes on;
+        if not, it is standard normal.
       data_bijector: applied last, next to the data; for bounded data, for instance
         `tfb.Chain([tfb.Shift(-0.5), tfb.Sigmoid(-0.005, 1.005)])` with `Dequantized`.
+      stacked: whether the steps of a level are one loop; if not, every step has variables and a
+        place in the graph of its own.
+      reversible: train by inversion, with activations rebuilt from the latents; see `fb.Repeat`
+        and `fb.Chain`.
       seed: of the initial rotations.
       dtype: of the flow.
       name: name of the distribution.
@@ -74,22 +87,31 @@ def glow(
             f"{name} halves height and width {levels} times, so both must be divisible by "
             f"{2**levels}; got {h}x{w}. Pad the images, or use fewer levels."
         )
-    seeds = [None if seed is None else seed + i for i in range(levels * steps)]
+    seeds = iter(range(seed, seed + levels * steps) if seed is not None else ())
+
+    def make_step(image: tuple[int, int, int]) -> fb.Chain:
+        h, w, c = image
+        net = conv((h, w, c // 2), c, hidden, activation, dropout, position_bias, dtype=dtype.name)
+        return fb.Chain(
+            [
+                fb.ActNorm(c, dtype=dtype),
+                fb.Invertible1x1Conv(c, next(seeds, None), dtype=dtype),
+                fb.AffineCoupling(net, mask="channel", scale_map=scale_map),
+            ]
+        )
+
     scales = []
     for level in range(levels):
         h, w, c = h // 2, w // 2, c * 4
-        parts = [fb.Squeeze()]
-        for _ in range(steps):
-            net = conv(
-                (h, w, c // 2), c, hidden, activation, dropout, position_bias, dtype=dtype.name
-            )
-            parts += [
-                fb.ActNorm(c, dtype=dtype),
-                fb.Invertible1x1Conv(c, seeds.pop(), dtype=dtype),
-                fb.AffineCoupling(net, mask="channel", scale_map=scale_map),
-            ]
+        make = functools.partial(make_step, (h, w, c))
+        if stacked:
+            parts = [fb.Squeeze(), fb.Repeat(make, steps, reversible)]
+        else:
+            each = [b for _ in range(steps) for b in make().bijectors]
+            parts = [fb.Squeeze(), fb.Chain(each, reversible)]
         if level < levels - 1:
-            parts.append(_split_prior((h, w, c // 2), c, dtype))
+            if split_prior:
+                parts.append(_split_prior((h, w, c // 2), c, dtype))
             c //= 2
         scales.append(fb.Chain(parts))
     bijector = fb.MultiScale(scales, shape)

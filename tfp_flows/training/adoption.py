@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from tfp_flows.core import Network
+from tfp_flows.core.stack import Stack, networks
 from tfp_flows.core.variables import as_tf_variable, is_keras_layer
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
@@ -26,6 +27,10 @@ def adopt(flow: tfd.Distribution) -> list[Any]:
     if IS_LEGACY:
         return list(flow.variables)
     by_identity = {id(as_tf_variable(v)): v for layer in _layers(flow) for v in layer.variables}
+    for stack in (m for m in flow.submodules if isinstance(m, Stack)):
+        for own, stacked in stack.pairs:
+            if id(own) in by_identity:
+                by_identity[id(stacked)] = _stacked_view(stacked, by_identity[id(own)])
     return [_keras_view(v, by_identity) for v in flow.variables]
 
 
@@ -33,14 +38,30 @@ def _keras_view(variable: tf.Variable, by_identity: dict[int, Any]) -> Any:
     known = by_identity.get(id(variable))
     if isinstance(known, keras.Variable):
         return known
-    view = keras.Variable(
+    view = _plain_view(variable)
+    if variable.constraint is not None:
+        view.constraint = _Constraint(variable.constraint)
+    return view
+
+
+def _plain_view(variable: tf.Variable) -> Any:
+    return keras.Variable(
         variable,
         name=variable.name.split("/")[-1].split(":")[0],
         dtype=variable.dtype.name,
         trainable=variable.trainable,
     )
-    if variable.constraint is not None:
-        view.constraint = _Constraint(variable.constraint)
+
+
+def _stacked_view(stacked: tf.Variable, one: Any) -> Any:
+    """Keras's view of the stacked copies of a layer's variable: its rules hold for each copy."""
+    view = _plain_view(stacked)
+    if one.regularizer is not None:
+        view.regularizer = lambda values: tf.add_n([one.regularizer(v) for v in tf.unstack(values)])
+    if one.constraint is not None:
+        view.constraint = _Constraint(
+            lambda values: tf.stack([one.constraint(v) for v in tf.unstack(values)])
+        )
     return view
 
 
@@ -58,17 +79,28 @@ class _Constraint(keras.constraints.Constraint):
 
 
 def _layers(flow: tfd.Distribution) -> list[Any]:
-    nets = [m.net for m in flow.submodules if isinstance(m, Network)]
-    return [net for net in nets if is_keras_layer(net)]
+    return [n.net for n in networks(flow) if is_keras_layer(n.net)]
 
 
 def conditioner_losses(flow: tfd.Distribution, adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
     """The sum of the weight regularisers that the conditioners were built with."""
     losses = [v.regularizer(v) for v in adopted if getattr(v, "regularizer", None) is not None]
-    for layer in _layers(flow):
-        if isinstance(layer, tf_keras.layers.Layer):  # whose variables know no regulariser
-            losses += layer.losses
+    losses += _legacy_losses(flow)
+    for stack in (m for m in flow.submodules if isinstance(m, Stack)):
+        for slices in stack.slices() if _legacy_layers(stack.template) else ():
+            with stack.at(slices):
+                losses += _legacy_losses(stack.template)
     return tf.add_n([tf.zeros([], dtype), *(tf.cast(loss, dtype) for loss in losses)])
+
+
+def _legacy_losses(module: tf.Module) -> list[tf.Tensor]:
+    return [loss for layer in _legacy_layers(module) for loss in layer.losses]
+
+
+def _legacy_layers(module: tf.Module) -> list[Any]:
+    """The networks of tf_keras, whose variables do not know their regularisers."""
+    nets = [m.net for m in module.submodules if isinstance(m, Network)]
+    return [net for net in nets if isinstance(net, tf_keras.layers.Layer)]
 
 
 def refuse_activity_losses(flow: tfd.Distribution) -> None:

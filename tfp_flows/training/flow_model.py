@@ -137,6 +137,9 @@ class FlowModel(FlowUse, FlowFiles, keras.Model):
             kwargs["validation_data"] = self._checked_validation(validation)
         if needs_initialization(self._flow):
             initialize(self._flow, inputs.first_batch(x))
+        if not self.optimizer.built:  # or Keras would trace the training step twice
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         callbacks = kwargs.pop("callbacks", None) or []
         if isinstance(callbacks, list | tuple):
             # Last, after those that save.

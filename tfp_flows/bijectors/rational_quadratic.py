@@ -1,0 +1,256 @@
+"""Monotone rational-quadratic splines, elementwise, with a gradient of their own.
+
+Bins come first and entries last, `[bins, entries]`: rows are whole vectors, so that sums over
+bins are additions of rows. The gradient is written out, because autodiff of a gather scatters,
+and of a cumulative sum is another one.
+
+Source: Neural Spline Flows, arXiv 1906.04032.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Settings(NamedTuple):
+    """What all splines of a layer share; see `SplineCoupling`."""
+
+    bins: int
+    bound: float
+    min_bin_size: float
+    min_slope: float
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers describe one spline."""
+        return 3 * self.bins - 1
+
+    @property
+    def least(self) -> float:
+        """Size of a bin that has no share of the rest."""
+        return 2.0 * self.bound * self.min_bin_size
+
+    @property
+    def rest(self) -> float:
+        """What the bins share out."""
+        return 2.0 * self.bound - self.bins * self.least
+
+
+class _Bin(NamedTuple):
+    """The bin that each entry lies in; pairs `[2, entries]` are of widths and of heights."""
+
+    inside: tf.Tensor  # whether the entry lies in the box
+    weights: list[tf.Tensor]  # two of [bins, entries], all bins'; over their sums: the shares
+    inverse_sums: tf.Tensor  # [2, entries]
+    index: tf.Tensor
+    shares: tf.Tensor  # the bin's share, a pair
+    starts: tf.Tensor  # the sum of the shares before it, a pair
+    raw_slopes: tf.Tensor  # at its left and right end, [2, entries]
+    width: tf.Tensor
+    slope: tf.Tensor  # height / width
+    left: tf.Tensor  # derivative at the left end
+    right: tf.Tensor
+    position: tf.Tensor  # of the entry, 0 at the left end and 1 at the right one
+
+
+def spline(
+    value: tf.Tensor, raw: tf.Tensor, settings: Settings, invert: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies a spline to each entry, or its inverse.
+
+    Args:
+      value: `[...]`.
+      raw: `[..., 3 * bins - 1]`, for each entry the logits of the bins' widths, those of their
+        heights, and the raw slopes between them.
+      settings: what the splines share.
+      invert: whether to apply the inverse.
+
+    Returns:
+      The result and the logarithm of its derivative, both of the shape of `value`.
+    """
+
+    @tf.custom_gradient
+    def evaluate(value, raw):
+        results, bin_ = _evaluate(value, raw, settings, invert)
+
+        def gradient(*upstream):
+            return _gradient(value, raw, *upstream, bin_, settings, invert)
+
+        return results, gradient
+
+    columns = tf.transpose(tf.reshape(raw, [-1, settings.numbers]))
+    results = evaluate(tf.reshape(value, [-1]), columns)
+    return tuple(tf.ensure_shape(tf.reshape(r, tf.shape(value)), value.shape) for r in results)
+
+
+def _evaluate(value, raw, settings: Settings, invert: bool):
+    bin_, start = _locate(value, raw, settings, invert)
+    t, both = bin_.position, bin_.position * (1.0 - bin_.position)
+    below = bin_.slope + (bin_.left + bin_.right - 2.0 * bin_.slope) * both
+    if invert:
+        out = start[0] + bin_.width * t
+    else:
+        above = bin_.slope * t * t + bin_.left * both
+        out = start[1] + bin_.width * bin_.slope * above / below
+    log_slope = tf.math.log(_bend(bin_) * tf.square(bin_.slope / below))
+    log_slope = tf.where(bin_.inside, -log_slope if invert else log_slope, 0.0)
+    return (tf.where(bin_.inside, out, value), log_slope), bin_
+
+
+def _bend(bin_: _Bin):
+    """Numerator of the derivative, without the squared slope."""
+    t = bin_.position
+    u = 1.0 - t
+    return bin_.right * t * t + 2.0 * bin_.slope * t * u + bin_.left * u * u
+
+
+def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tensor]:
+    """Finds the bins of `value` `[entries]`, and the pair of corners where they start."""
+    bins, bound = settings.bins, settings.bound
+    inside = tf.abs(value) < bound
+    value = tf.clip_by_value(value, -bound, bound)  # nothing outside may reach a quotient
+
+    logits = raw[:bins], raw[bins : 2 * bins]
+    weights = [tf.exp(r - tf.reduce_max(r, axis=0)) for r in logits]
+    sums = [list(itertools.accumulate(tf.unstack(w, num=bins))) for w in weights]
+    zero = tf.zeros_like(value)
+    before = [tf.stack([zero, *s[:-1]]) for s in sums]
+    total = [s[-1] for s in sums]
+    own = int(invert)  # the axis on which the entry is given
+
+    # A knot lies at least * k + rest * before[k] / total from the border.
+    scale = total[own] / settings.rest
+    knots = tf.range(1, bins, dtype=tf.int32)[:, None]
+    reached = (value + bound) * scale - tf.cast(knots, value.dtype) * (settings.least * scale)
+    passed = before[own][1:] <= reached
+    index = tf.reduce_sum(tf.cast(passed, tf.int32), axis=0)
+
+    # One row after the other: a plain gather is faster than one with batch dimensions.
+    entries = tf.size(value)
+    place = index * entries + tf.range(entries)
+    inverse_sums = 1.0 / tf.stack(total)
+    shares = tf.stack([tf.gather(tf.reshape(w, [-1]), place) for w in weights]) * inverse_sums
+    starts = tf.stack([tf.gather(tf.reshape(b, [-1]), place) for b in before]) * inverse_sums
+    # The slope is 1 where the raw one is 0, as at both borders.
+    slopes = tf.reshape(tf.concat([zero[None], raw[2 * bins :], zero[None]], axis=0), [-1])
+    raw_slopes = tf.gather(slopes, tf.stack([place, place + entries]))
+
+    start = settings.least * tf.cast(index, value.dtype) - bound + settings.rest * starts
+    width, height = tf.unstack(settings.least + settings.rest * shares)
+    left, right = tf.unstack(tf.math.softplus(raw_slopes + _offset(settings)) + settings.min_slope)
+    slope = height / width
+    if invert:
+        rise = tf.clip_by_value((value - start[1]) / height, 0.0, 1.0)
+        position = _solve(rise, slope, left, right)
+    else:
+        position = (value - start[0]) / width
+    position = tf.clip_by_value(position, 0.0, 1.0)
+    bin_ = _Bin(
+        inside,
+        weights,
+        inverse_sums,
+        index,
+        shares,
+        starts,
+        raw_slopes,
+        width,
+        slope,
+        left,
+        right,
+        position,
+    )
+    return bin_, start
+
+
+def _offset(settings: Settings) -> float:
+    return math.log(math.expm1(1.0 - settings.min_slope))
+
+
+def _solve(rise, slope, left, right):
+    """Where in its bin the spline reaches `rise`: the root in [0, 1], without cancellation."""
+    change = rise * (left + right - 2.0 * slope)
+    a, b, c = slope - left + change, left - change, -slope * rise
+    root = tf.sqrt(tf.maximum(b * b - 4.0 * a * c, 0.0))
+    upper = tf.where(b < 0.0, root - b, -2.0 * c)
+    return upper / tf.where(b < 0.0, 2.0 * a, b + root)  # a > 0 where b < 0
+
+
+def _gradient(value, raw, d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
+    """`_pull`, whose own gradient starts again from `value` and `raw`."""
+
+    @tf.custom_gradient
+    def first(*arguments):
+        def second(*upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                value, raw, d_out, d_log_slope = arguments
+                again, _ = _locate(value, raw, settings, invert)
+                results = _pull(d_out, d_log_slope, again, settings, invert)
+            return tape.gradient(results, arguments, output_gradients=upstream)
+
+        return _pull(*arguments[2:], bin_, settings, invert), second
+
+    return first(value, raw, d_out, d_log_slope)
+
+
+def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
+    """Gradients with respect to the value and the raw parameters.
+
+    With the spline `f` and `l = log f'`, it is `a df + b dl` for an evaluation. For an inverse
+    `x` at `y = f(x)`, the implicit function theorem gives `a = -(d_out + b dl/dx) / f'`.
+    """
+    t, s, d0, d1, width = bin_.position, bin_.slope, bin_.left, bin_.right, bin_.width
+    u, both, odd = 1.0 - t, t * (1.0 - t), 1.0 - 2.0 * t
+    change = d0 + d1 - 2.0 * s
+    per_width, per_below, per_bend = 1.0 / width, 1.0 / (s + change * both), 1.0 / _bend(bin_)
+    above = s * t * t + d0 * both
+    a = tf.where(bin_.inside, d_out, 0.0)
+    b = tf.where(bin_.inside, -d_log_slope if invert else d_log_slope, 0.0)
+
+    slope_here = tf.square(s * per_below) / per_bend
+    l_t = 2.0 * ((d1 * t + s * odd - d0 * u) * per_bend - change * odd * per_below)
+    if invert:
+        d_position = -a * width
+        d_value = (a + b * l_t * per_width) / slope_here
+        a = -d_value
+    else:
+        d_position = a * slope_here * width + b * l_t
+        d_value = d_position * per_width
+    small = both * per_below
+    f_scale = a * width * s * per_below
+    d_slope = f_scale * (t * t - above * (1.0 - 2.0 * both) * per_below) + 2.0 * b * (
+        1.0 / s + both * per_bend - (1.0 - 2.0 * both) * per_below
+    )
+    rest = above * per_below
+    d_left = f_scale * both * (1.0 - rest) + b * (u * u * per_bend - 2.0 * small)
+    d_right = -f_scale * both * rest + b * (t * t * per_bend - 2.0 * small)
+
+    d_size = tf.stack([-per_width * (d_position * t + d_slope * s), a * rest + d_slope * per_width])
+    d_start = tf.stack([-d_position * per_width, a])
+    raw_d = tf.stack([d_left, d_right]) * tf.sigmoid(bin_.raw_slopes + _offset(settings))
+    rows = [*_pull_logits(d_size, d_start, bin_, settings), _pull_slopes(raw_d, bin_, settings)]
+    return tf.where(bin_.inside, d_value, d_out), tf.concat(rows, axis=0)
+
+
+def _pull_logits(d_size, d_start, bin_: _Bin, settings: Settings):
+    """A bin's start is the sum of the bins before it: no sum over bins is needed to go back."""
+    mean = d_start * bin_.starts + d_size * bin_.shares
+    scale = settings.rest * bin_.inverse_sums
+    bins = tf.range(settings.bins)[:, None]
+    is_before, is_here = bins < bin_.index, bins == bin_.index
+    cases = [tf.unstack(d * scale) for d in (d_start - mean, d_size - mean, -mean)]
+    return [
+        weights * tf.where(is_before, before, tf.where(is_here, here, after))
+        for weights, before, here, after in zip(bin_.weights, *cases, strict=True)
+    ]
+
+
+def _pull_slopes(d_raw, bin_: _Bin, settings: Settings):
+    knots = tf.range(1, settings.bins)[:, None]
+    d_left, d_right = tf.unstack(d_raw)
+    right = tf.where(knots == bin_.index + 1, d_right, 0.0)
+    return tf.where(knots == bin_.index, d_left, right)

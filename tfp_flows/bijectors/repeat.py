@@ -1,0 +1,238 @@
+"""Many equal steps as one loop: start-up and graph do not grow with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors.chain import Chain
+from tfp_flows.core import FlowBijector
+from tfp_flows.core.graph import InGraph
+from tfp_flows.core.reversal import add_gradients, with_rebuilt_gradient
+from tfp_flows.core.stack import Stack
+
+tfb = tfp.bijectors
+
+
+class Repeat(FlowBijector):
+    r"""`count` equal steps with parameters of their own, run as one loop.
+
+    $$ f = f_{\theta_1} \circ \dots \circ f_{\theta_n}, \qquad
+       \log|\det J_f| = \textstyle\sum_i \log|\det J_{f_{\theta_i}}| $$
+
+    It computes what `Chain([step() for _ in range(count)])` does, but the graph holds a single
+    step, and a parameter of all steps is one variable `[count, ...]`. So tracing, compiling and
+    optimizer updates cost the same for 4 steps as for 40, and with `reversible=True` memory does
+    too. Networks of any kind will do, with dropout too, as long as they are built and do not
+    update weights when they are called (as batch normalisation does).
+
+    Args:
+      step: a function that makes a step, called `count` times so that each has its own start; or
+        one bijector, from whose values all start. A step keeps the shape of its event.
+      count: how many steps.
+      reversible: train by inversion: the gradient keeps the output alone, and rebuilds each
+        step's input from its output.
+      stacked: variables to use in place of new ones, by their path in a step.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: the steps differ in structure, or change the shape of the event.
+
+    Example:
+      >>> from tfp_flows import bijectors as fb
+      >>> repeat = fb.Repeat(lambda: fb.Chain([fb.ActNorm(4), fb.Invertible1x1Conv(4)]), count=8)
+      >>> len(repeat.trainable_variables), repeat.trainable_variables[0].shape
+      (5, TensorShape([8, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        step: tfb.Bijector | Callable[[], tfb.Bijector],
+        count: int,
+        reversible: bool = False,
+        stacked: Mapping[str, tf.Variable] | None = None,
+        name: str = "repeat",
+    ):
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, got {count}.")
+        make = (lambda: step) if isinstance(step, tfb.Bijector) else step
+        if stacked is None:
+            self._stack = Stack.of(make, count, name=f"{name}_steps")
+        else:
+            self._stack = Stack(make(), stacked, name=f"{name}_steps")
+        template = self._stack.template
+        template = template if isinstance(template, FlowBijector) else Chain([template])
+        self._step = self._no_dependency(template)
+        if template.forward_min_event_ndims != template.inverse_min_event_ndims:
+            raise ValueError(f"A repeated step must keep the rank of its event, got {template!r}.")
+        self._count = int(count)
+        self._reversible = bool(reversible)
+        self._evaluate = self._no_dependency(InGraph(self._run))
+        super().__init__(
+            forward_min_event_ndims=template.forward_min_event_ndims,
+            parameters={
+                "step": self._stack.template,
+                "count": count,
+                "reversible": reversible,
+                "stacked": dict(self._stack.variables_by_path),
+                "name": name,
+            },
+            name=name,
+        )
+
+    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
+        "_step",
+        "_evaluate",
+    }
+
+    @property
+    def count(self) -> int:
+        """How many steps there are."""
+        return self._count
+
+    @property
+    def needs_initialization(self) -> bool:
+        # A boolean variable of a step is its flag.
+        flags = [v for v in self.variables if v.dtype == tf.bool]
+        return not all(bool(tf.reduce_all(flag)) for flag in flags)
+
+    def _forward_and_log_det(self, x, context):
+        return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)
+
+    def _inverse_and_log_det(self, y, context):
+        return self._evaluate(y, context, self.forward_min_event_ndims, forward=False)
+
+    def _run(self, value, context, forward: bool):
+        if not self._reversible:
+            return self._loop(value, context, forward)
+
+        def evaluate(value, context):
+            return self._loop(value, context, forward)
+
+        def rebuild_inputs(out, d_out, d_log_det, sources, context):
+            return self._rebuild_loop(out, d_out, d_log_det, context, forward)
+
+        stacked = [s for _, s in self._stack.pairs]
+        return with_rebuilt_gradient(evaluate, rebuild_inputs, stacked, value, context)
+
+    def _loop(self, value, context, forward: bool):
+        ndims = self.forward_min_event_ndims
+        both = self._step.forward_and_log_det if forward else self._step.inverse_and_log_det
+        stacked = [s for _, s in self._stack.pairs]
+        arrays = [_unstacked(s) for s in stacked]
+        moved_on: set[int] = set()
+
+        def body(n, value, log_det):
+            i = self._count - 1 - n if forward else n
+            with self._stack.at([a.read(i) for a in arrays]) as assigned:
+                out, more = both(value, ndims, context)
+            for place in assigned:
+                if stacked[place].dtype.is_floating:
+                    raise ValueError(
+                        f"A step of {self.name} updates its variable {stacked[place].name} when it "
+                        "is called, as batch normalisation does; Repeat cannot hold such a step. "
+                        "Use Chain, or another normalisation."
+                    )
+            moved_on.update(assigned)
+            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det)
+
+        log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
+        log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
+        _, out, log_det = self._while(body, value, log_det)
+        for place in moved_on:  # the states of random generators: another draw next time
+            stacked[place].assign(tf.convert_to_tensor(stacked[place]) + 1)
+        return out, log_det
+
+    def _rebuild_loop(self, out, d_out, d_log_det, context, forward: bool):
+        """The loop backwards: inputs from outputs, and the gradients on the way."""
+        ndims = self.forward_min_event_ndims
+        stacked = [s for _, s in self._stack.pairs]
+        tensors = [tf.convert_to_tensor(s) for s in stacked]
+        trained = [p for p, s in enumerate(stacked) if s.trainable and s.dtype.is_floating]
+        extra = [] if context is None else [context]
+        gradients = [
+            tf.TensorArray(stacked[p].dtype, self._count, element_shape=stacked[p].shape[1:])
+            for p in trained
+        ]
+
+        def body(n, value, d_value, d_extra, gradients):
+            i = n if forward else self._count - 1 - n
+            slices = [tf.gather(t, i) for t in tensors]
+            sources = [slices[p] for p in trained] + extra
+            with self._stack.at(slices):
+                before, d_before, d_sources = self._step._rebuild(
+                    value, d_value, d_log_det, ndims, sources, context, forward
+                )
+            found = [
+                tf.zeros_like(s) if d is None else d
+                for s, d in zip(sources, d_sources, strict=True)
+            ]
+            gradients = [g.write(i, d) for g, d in zip(gradients, found, strict=False)]
+            d_extra = add_gradients(d_extra, found[len(trained) :])
+            return n + 1, _like(before, value), _like(d_before, value), d_extra, gradients
+
+        d_extra = [tf.zeros_like(e) for e in extra]
+        _, value, d_value, d_extra, gradients = self._while(body, out, d_out, d_extra, gradients)
+        return value, d_value, [g.stack() for g in gradients] + d_extra
+
+    def _initialize(self, y, context):
+        stacked = [s for _, s in self._stack.pairs]
+
+        def body(n, value, updated):
+            slices = [tf.gather(s, n) for s in stacked]
+            with self._stack.at(slices) as assigned:
+                out = self._step._initialize(value, context)
+            updated = [u.write(n, assigned.get(p, slices[p])) for p, u in enumerate(updated)]
+            return n + 1, self._kept_shape(out, value), updated
+
+        @tf.function  # a walk in eager mode would take longer than the first training step
+        def walk(y):
+            updated = [
+                tf.TensorArray(s.dtype, self._count, element_shape=s.shape[1:]) for s in stacked
+            ]
+            _, out, updated = self._while(body, y, updated)
+            return out, [u.stack() for u in updated]
+
+        out, values = walk(y)
+        for variable, value in zip(stacked, values, strict=True):
+            if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
+                raise ValueError(
+                    f"{self.name} cannot be initialised: {variable.name} would not be finite. "
+                    "Check the data, and the layers between the data and this one."
+                )
+            variable.assign(value)
+        return out
+
+    def _while(self, body, *values):
+        return tf.while_loop(
+            lambda n, *_: n < self._count,
+            body,
+            (tf.constant(0), *values),
+            maximum_iterations=self._count,
+        )
+
+    def _kept_shape(self, out, value):
+        if not out.shape.is_compatible_with(value.shape):
+            raise ValueError(
+                f"A repeated step must keep the shape of its event: it maps {value.shape} to "
+                f"{out.shape}."
+            )
+        return _like(out, value)
+
+    def _describe(self):
+        return f"{self._count} x {self._step!r}"
+
+
+def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """A loop's variables keep their static shapes."""
+    return tf.ensure_shape(tensor, other.shape)
+
+
+def _unstacked(variable: tf.Variable) -> tf.TensorArray:
+    """Reads of an array have gradients of the size of one step, gathers of all."""
+    array = tf.TensorArray(
+        variable.dtype, variable.shape[0], clear_after_read=False, element_shape=variable.shape[1:]
+    )
+    return array.unstack(variable)

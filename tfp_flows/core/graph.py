@@ -1,0 +1,47 @@
+"""Evaluations that always run in a graph, whoever calls them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+class InGraph:
+    """Runs `method(value, context, forward)` inside a `tf.function`, also when called eagerly.
+
+    For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
+    would not see. One trace serves all batch sizes. A deep copy belongs to the copied object.
+
+    Args:
+      method: an evaluation of a bijector.
+    """
+
+    def __init__(self, method: Callable):
+        self._method = method
+        self._traced: dict[tuple, Callable] = {}
+
+    def __call__(self, value: tf.Tensor, context, event_ndims: int, forward: bool):
+        """Evaluates; `event_ndims` of `value`'s last dimensions are static in the trace."""
+        if not tf.executing_eagerly():
+            return self._method(value, context, forward)
+        specs = [_open_batch(value, event_ndims)]
+        if context is not None:
+            specs.append(_open_batch(context, 1))
+        key = (forward, *specs)
+        if key not in self._traced:
+            self._traced[key] = tf.function(
+                lambda value, context=None: self._method(value, context, forward),
+                input_signature=specs,
+                autograph=False,
+            )
+        return self._traced[key](*([value] if context is None else [value, context]))
+
+    def __deepcopy__(self, copied: dict) -> InGraph:
+        return InGraph(copy.deepcopy(self._method, copied))
+
+
+def _open_batch(tensor: tf.Tensor, event_ndims: int) -> tf.TensorSpec:
+    batch_ndims = tensor.shape.rank - event_ndims
+    return tf.TensorSpec([None] * batch_ndims + tensor.shape[batch_ndims:], tensor.dtype)

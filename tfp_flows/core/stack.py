@@ -1,0 +1,113 @@
+"""The parameters of many equal modules, each kind of them in one variable."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.core.network import Network
+from tfp_flows.core.substitution import reading
+from tfp_flows.core.variables import variable_paths
+
+
+class Stack(tf.Module):
+    """`count` modules of one structure: one of them as a template, and stacked variables.
+
+    Args:
+      template: the module that is evaluated; its own variables are not used any more.
+      variables: `{path in the template: variable of shape [count, *shape]}`.
+      name: of the module.
+    """
+
+    _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES | {
+        "_template",
+        "_own",
+    }
+
+    def __init__(
+        self,
+        template: tf.Module,
+        variables: Mapping[str, tf.Variable],
+        name: str = "stack",
+    ):
+        super().__init__(name=name)
+        self._template = self._no_dependency(template)
+        self.variables_by_path = dict(variables)
+        own = variable_paths(template)
+        self._own = self._no_dependency([own[path] for path in variables])
+
+    @classmethod
+    def of(cls, make: Callable[[], tf.Module], count: int, name: str = "stack") -> Stack:
+        """Stacks `count` modules made by `make`.
+
+        Raises:
+          ValueError: they differ in their variables.
+        """
+        template = make()
+        paths = {id(v): path for path, v in variable_paths(template).items()}
+        kept = {paths[id(v)]: v for v in template.variables}
+        values = [[v.numpy() for v in kept.values()]]
+        for _ in range(count - 1):
+            values.append([v.numpy() for v in make().variables])
+            if [v.shape for v in values[-1]] != [v.shape for v in values[0]]:
+                raise ValueError(
+                    f"The parts of {name} must be equal in structure, but the shapes of their "
+                    f"variables differ: {[v.shape for v in values[0]]} and "
+                    f"{[v.shape for v in values[-1]]}."
+                )
+        variables = {
+            path: tf.Variable(
+                np.stack(parts),
+                trainable=variable.trainable,
+                dtype=variable.dtype,
+                constraint=_for_each(variable.constraint),
+                name=variable.name.split("/")[-1].split(":")[0],
+            )
+            for (path, variable), parts in zip(kept.items(), zip(*values, strict=True), strict=True)
+        }
+        return cls(template, variables, name)
+
+    @property
+    def template(self) -> tf.Module:
+        """The module that stands for all; of use only inside `at`."""
+        return self._template
+
+    @property
+    def pairs(self) -> list[tuple[tf.Variable, tf.Variable]]:
+        """Each of the template's variables with the stacked one."""
+        return list(zip(self._own, self.variables_by_path.values(), strict=True))
+
+    @property
+    def count(self) -> int:
+        """How many modules there are."""
+        return next(iter(self.variables_by_path.values())).shape[0]
+
+    def slices(self) -> Iterator[list[tf.Tensor]]:
+        """The values of each module's variables, one module after the other."""
+        for i in range(self.count):
+            yield [stacked[i] for stacked in self.variables_by_path.values()]
+
+    @contextlib.contextmanager
+    def at(self, slices: list[tf.Tensor]) -> Iterator[dict[int, tf.Tensor]]:
+        """Within the block the template has these values; yields what it assigns."""
+        with reading(self._own, slices) as assigned:
+            yield assigned
+
+
+def _for_each(constraint: Callable | None) -> Callable | None:
+    if constraint is None:
+        return None
+    return lambda values: tf.stack([constraint(v) for v in tf.unstack(values)])
+
+
+def networks(module: tf.Module) -> list[Network]:
+    """The conditioners of `module`, those of stacked steps too."""
+    modules = [m for s in module.submodules if isinstance(s, Stack) for m in _family(s.template)]
+    return [m for m in (*_family(module), *modules) if isinstance(m, Network)]
+
+
+def _family(module: tf.Module) -> list[tf.Module]:
+    return [module, *module.submodules]
