@@ -105,6 +105,23 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
     "conditioner-function": ((4,), lambda t: affine(lambda a: tf.concat([a, tf.sin(a)], -1))),
     "conditioner-lazy-keras": ((4,), lambda t: affine(lazy(4, t.name))),
     "conditioner-tf-keras": ((4,), lambda t: affine(old_keras(2, 4, t.name))),
+    "spline-half": ((4,), lambda t: fb.SplineCoupling(mlp(2, 22, (5,), dtype=t.name), bins=4)),
+    "spline-array": (
+        (4,),
+        lambda t: fb.SplineCoupling(
+            mlp(1, 15, (5,), dtype=t.name), np.array([False, False, True, False]), bins=2, bound=1
+        ),
+    ),
+    "spline-image-channel": (
+        (2, 2, 4),
+        lambda t: fb.SplineCoupling(
+            conv((2, 2, 2), 16, 3, dtype=t.name), "channel", swap=True, bins=3
+        ),
+    ),
+    "spline-image-checkerboard": (
+        (2, 2, 2),
+        lambda t: fb.SplineCoupling(conv((2, 2, 2), 10, 3, dtype=t.name), "checkerboard", bins=2),
+    ),
     "actnorm": ((2, 2, 3), lambda t: fb.ActNorm(3, t)),
     "actnorm-elements": ((2, 2, 3), lambda t: fb.ActNorm((2, 2, 3), t)),
     "conv1x1": ((2, 3, 4), lambda t: fb.Invertible1x1Conv(4, 0, t)),
@@ -131,6 +148,7 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
     "chain-reversible": ((4,), lambda t: fb.Chain([step(t), tfb.Softplus(), step(t)], True)),
     "repeat": ((4,), lambda t: fb.Repeat(lambda: step(t), 3)),
     "repeat-reversible": ((4,), lambda t: fb.Repeat(lambda: step(t), 3, reversible=True)),
+    "repeat-unrolled": ((4,), lambda t: fb.Repeat(lambda: step(t), 3, True, unroll=True)),
     "repeat-image": (
         (2, 2, 4),
         lambda t: fb.Repeat(

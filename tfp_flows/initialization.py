@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.protocol import any_waits
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized
 
@@ -15,7 +16,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
     """Whether a layer of `flow` still waits for `initialize`."""
-    return any(isinstance(m, FlowBijector) and m.needs_initialization for m in flow.submodules)
+    return any_waits(flow.submodules)
 
 
 def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:

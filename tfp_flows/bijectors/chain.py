@@ -11,6 +11,7 @@ from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.graph import InGraph
 from tfp_flows.core.reversal import add_gradients, rebuild, with_rebuilt_gradient
+from tfp_flows.core.stack import refuse_new_draws
 
 tfb = tfp.bijectors
 
@@ -32,6 +33,7 @@ class Chain(FlowBijector):
 
     Raises:
       TypeError: a part is no injective `tfb.Bijector`.
+      ValueError: `reversible` with a random layer of tf_keras, which cannot repeat its draws.
 
     Example:
       >>> chain = Chain([tfb.Shift(1.0), tfb.Scale(2.0)])
@@ -61,6 +63,8 @@ class Chain(FlowBijector):
         )
         self._bijectors = bijectors
         self._reversible = bool(reversible)
+        if reversible:
+            refuse_new_draws(self)
         self._run_reversibly = self._no_dependency(InGraph(self._with_rebuilt_gradient))
         self._folded = self._no_dependency(fold(bijectors))
 

@@ -25,18 +25,15 @@ class Settings(NamedTuple):
     min_slope: float
 
     @property
-    def numbers(self) -> int:
-        """How many numbers describe one spline."""
+    def numbers(self) -> int:  # that describe one spline
         return 3 * self.bins - 1
 
     @property
-    def least(self) -> float:
-        """Size of a bin that has no share of the rest."""
+    def least(self) -> float:  # size of a bin that has no share of the rest
         return 2.0 * self.bound * self.min_bin_size
 
     @property
-    def rest(self) -> float:
-        """What the bins share out."""
+    def rest(self) -> float:  # what the bins share out
         return 2.0 * self.bound - self.bins * self.least
 
 
@@ -84,18 +81,15 @@ def spline(
 
     columns = tf.transpose(tf.reshape(raw, [-1, settings.numbers]))
     results = evaluate(tf.reshape(value, [-1]), columns)
-    return tuple(tf.ensure_shape(tf.reshape(r, tf.shape(value)), value.shape) for r in results)
+    return tuple(tf.reshape(r, tf.shape(value)) for r in results)
 
 
 def _evaluate(value, raw, settings: Settings, invert: bool):
     bin_, start = _locate(value, raw, settings, invert)
     t, both = bin_.position, bin_.position * (1.0 - bin_.position)
     below = bin_.slope + (bin_.left + bin_.right - 2.0 * bin_.slope) * both
-    if invert:
-        out = start[0] + bin_.width * t
-    else:
-        above = bin_.slope * t * t + bin_.left * both
-        out = start[1] + bin_.width * bin_.slope * above / below
+    above = bin_.slope * t * t + bin_.left * both
+    out = start[int(not invert)] + bin_.width * (t if invert else bin_.slope * above / below)
     log_slope = tf.math.log(_bend(bin_) * tf.square(bin_.slope / below))
     log_slope = tf.where(bin_.inside, -log_slope if invert else log_slope, 0.0)
     return (tf.where(bin_.inside, out, value), log_slope), bin_
@@ -103,8 +97,7 @@ def _evaluate(value, raw, settings: Settings, invert: bool):
 
 def _bend(bin_: _Bin):
     """Numerator of the derivative, without the squared slope."""
-    t = bin_.position
-    u = 1.0 - t
+    t, u = bin_.position, 1.0 - bin_.position
     return bin_.right * t * t + 2.0 * bin_.slope * t * u + bin_.left * u * u
 
 

@@ -10,8 +10,9 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.graph import InGraph
+from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversal import add_gradients, with_rebuilt_gradient
-from tfp_flows.core.stack import Stack
+from tfp_flows.core.stack import Stack, refuse_new_draws
 
 tfb = tfp.bijectors
 
@@ -34,11 +35,14 @@ class Repeat(FlowBijector):
       count: how many steps.
       reversible: train by inversion: the gradient keeps the output alone, and rebuilds each
         step's input from its output.
+      unroll: put every step into the graph. For small steps, where the bookkeeping of a loop
+        would show; start-up then grows with `count`, optimizer updates still do not.
       stacked: variables to use in place of new ones, by their path in a step.
       name: name of the bijector.
 
     Raises:
-      ValueError: the steps differ in structure, or change the shape of the event.
+      ValueError: the steps differ in structure, or change the shape of the event; or
+        `reversible` with a random layer of tf_keras, which cannot repeat its draws.
 
     Example:
       >>> from tfp_flows import bijectors as fb
@@ -52,6 +56,7 @@ class Repeat(FlowBijector):
         step: tfb.Bijector | Callable[[], tfb.Bijector],
         count: int,
         reversible: bool = False,
+        unroll: bool = False,
         stacked: Mapping[str, tf.Variable] | None = None,
         name: str = "repeat",
     ):
@@ -69,6 +74,7 @@ class Repeat(FlowBijector):
             raise ValueError(f"A repeated step must keep the rank of its event, got {template!r}.")
         self._count = int(count)
         self._reversible = bool(reversible)
+        self._loop = self._no_dependency(Loop(self._count, bool(unroll)))
         self._evaluate = self._no_dependency(InGraph(self._run))
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
@@ -76,16 +82,25 @@ class Repeat(FlowBijector):
                 "step": self._stack.template,
                 "count": count,
                 "reversible": reversible,
+                "unroll": unroll,
                 "stacked": dict(self._stack.variables_by_path),
                 "name": name,
             },
             name=name,
         )
+        if reversible:
+            refuse_new_draws(self)
 
     _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
         "_step",
+        "_loop",
         "_evaluate",
     }
+
+    @property
+    def step(self) -> tfb.Bijector:
+        """One step as a template: its shapes count, its values do not."""
+        return self._stack.template
 
     @property
     def count(self) -> int:
@@ -106,22 +121,22 @@ class Repeat(FlowBijector):
 
     def _run(self, value, context, forward: bool):
         if not self._reversible:
-            return self._loop(value, context, forward)
+            return self._evaluate_steps(value, context, forward)
 
         def evaluate(value, context):
-            return self._loop(value, context, forward)
+            return self._evaluate_steps(value, context, forward)
 
         def rebuild_inputs(out, d_out, d_log_det, sources, context):
-            return self._rebuild_loop(out, d_out, d_log_det, context, forward)
+            return self._rebuild_steps(out, d_out, d_log_det, context, forward)
 
         stacked = [s for _, s in self._stack.pairs]
         return with_rebuilt_gradient(evaluate, rebuild_inputs, stacked, value, context)
 
-    def _loop(self, value, context, forward: bool):
+    def _evaluate_steps(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims
         both = self._step.forward_and_log_det if forward else self._step.inverse_and_log_det
         stacked = [s for _, s in self._stack.pairs]
-        arrays = [_unstacked(s) for s in stacked]
+        arrays = [self._loop.unstacked(s) for s in stacked]
         moved_on: set[int] = set()
 
         def body(n, value, log_det):
@@ -140,27 +155,26 @@ class Repeat(FlowBijector):
 
         log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
         log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
-        _, out, log_det = self._while(body, value, log_det)
+        out, log_det = self._loop.run(body, value, log_det)
         for place in moved_on:  # the states of random generators: another draw next time
             stacked[place].assign(tf.convert_to_tensor(stacked[place]) + 1)
         return out, log_det
 
-    def _rebuild_loop(self, out, d_out, d_log_det, context, forward: bool):
+    def _rebuild_steps(self, out, d_out, d_log_det, context, forward: bool):
         """The loop backwards: inputs from outputs, and the gradients on the way."""
         ndims = self.forward_min_event_ndims
         stacked = [s for _, s in self._stack.pairs]
-        tensors = [tf.convert_to_tensor(s) for s in stacked]
+        arrays = [self._loop.unstacked(s) for s in stacked]
         trained = [p for p, s in enumerate(stacked) if s.trainable and s.dtype.is_floating]
         extra = [] if context is None else [context]
-        gradients = [
-            tf.TensorArray(stacked[p].dtype, self._count, element_shape=stacked[p].shape[1:])
-            for p in trained
-        ]
+        gradients = [self._loop.array(stacked[p]) for p in trained]
 
         def body(n, value, d_value, d_extra, gradients):
             i = n if forward else self._count - 1 - n
-            slices = [tf.gather(t, i) for t in tensors]
+            slices = [a.read(i) for a in arrays]
             sources = [slices[p] for p in trained] + extra
+            with tf.control_dependencies([d_value]):  # not before its gradient is here
+                value = tf.identity(value)
             with self._stack.at(slices):
                 before, d_before, d_sources = self._step._rebuild(
                     value, d_value, d_log_det, ndims, sources, context, forward
@@ -174,25 +188,24 @@ class Repeat(FlowBijector):
             return n + 1, _like(before, value), _like(d_before, value), d_extra, gradients
 
         d_extra = [tf.zeros_like(e) for e in extra]
-        _, value, d_value, d_extra, gradients = self._while(body, out, d_out, d_extra, gradients)
+        value, d_value, d_extra, gradients = self._loop.run(body, out, d_out, d_extra, gradients)
         return value, d_value, [g.stack() for g in gradients] + d_extra
 
     def _initialize(self, y, context):
         stacked = [s for _, s in self._stack.pairs]
 
-        def body(n, value, updated):
-            slices = [tf.gather(s, n) for s in stacked]
-            with self._stack.at(slices) as assigned:
-                out = self._step._initialize(value, context)
-            updated = [u.write(n, assigned.get(p, slices[p])) for p, u in enumerate(updated)]
-            return n + 1, self._kept_shape(out, value), updated
-
-        @tf.function  # a walk in eager mode would take longer than the first training step
+        @tf.function(autograph=False)  # in eager mode it would outlast the first training step
         def walk(y):
-            updated = [
-                tf.TensorArray(s.dtype, self._count, element_shape=s.shape[1:]) for s in stacked
-            ]
-            _, out, updated = self._while(body, y, updated)
+            arrays = [self._loop.unstacked(s) for s in stacked]
+
+            def body(n, value, updated):
+                slices = [a.read(n) for a in arrays]
+                with self._stack.at(slices) as assigned:
+                    out = self._step._initialize(value, context)
+                updated = [u.write(n, assigned.get(p, slices[p])) for p, u in enumerate(updated)]
+                return n + 1, self._kept_shape(out, value), updated
+
+            out, updated = self._loop.run(body, y, [self._loop.array(s) for s in stacked])
             return out, [u.stack() for u in updated]
 
         out, values = walk(y)
@@ -204,14 +217,6 @@ class Repeat(FlowBijector):
                 )
             variable.assign(value)
         return out
-
-    def _while(self, body, *values):
-        return tf.while_loop(
-            lambda n, *_: n < self._count,
-            body,
-            (tf.constant(0), *values),
-            maximum_iterations=self._count,
-        )
 
     def _kept_shape(self, out, value):
         if not out.shape.is_compatible_with(value.shape):
@@ -227,12 +232,6 @@ class Repeat(FlowBijector):
 
 def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """A loop's variables keep their static shapes."""
+    if tensor.shape.as_list() == other.shape.as_list():
+        return tensor
     return tf.ensure_shape(tensor, other.shape)
-
-
-def _unstacked(variable: tf.Variable) -> tf.TensorArray:
-    """Reads of an array have gradients of the size of one step, gathers of all."""
-    array = tf.TensorArray(
-        variable.dtype, variable.shape[0], clear_after_read=False, element_shape=variable.shape[1:]
-    )
-    return array.unstack(variable)

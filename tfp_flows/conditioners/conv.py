@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.keras_engine import keras
 
 
@@ -40,17 +41,18 @@ def conv(
       >>> conv((4, 4, 2), 4, hidden=8).output_shape
       (None, 4, 4, 4)
     """
-    layers = [keras.layers.Input(tuple(inputs), dtype=dtype)]
+    layers = [input_of(inputs, dtype)]
     for kernel in (3, 1):
-        by_position = position_bias and kernel == 3
-        layers.append(
-            keras.layers.Conv2D(
-                hidden, kernel, padding="same", use_bias=not by_position, dtype=dtype
+        if position_bias and kernel == 3:
+            layers += [
+                keras.layers.Conv2D(hidden, kernel, padding="same", use_bias=False, dtype=dtype),
+                PositionBias(dtype=dtype),
+                keras.layers.Activation(activation, dtype=dtype),
+            ]
+        else:
+            layers.append(
+                keras.layers.Conv2D(hidden, kernel, 1, "same", activation=activation, dtype=dtype)
             )
-        )
-        if by_position:
-            layers.append(PositionBias(dtype=dtype))
-        layers.append(keras.layers.Activation(activation, dtype=dtype))
         if dropout:
             layers.append(keras.layers.Dropout(dropout, dtype=dtype))
     layers.append(

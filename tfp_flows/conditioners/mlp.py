@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.keras_engine import keras
 
 
@@ -36,7 +37,7 @@ def mlp(
       >>> mlp(3, 6, hidden=(16,)).output_shape
       (None, 6)
     """
-    layers = [keras.layers.Input((inputs,), dtype=dtype)]
+    layers = [input_of((inputs,), dtype)]
     for units in hidden:
         layers.append(keras.layers.Dense(units, activation, dtype=dtype))
         if dropout:

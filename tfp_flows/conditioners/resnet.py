@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.keras_engine import keras
 
 
@@ -49,7 +50,7 @@ def resnet(
     def activate(x):
         return keras.layers.Activation(activation, dtype=dtype)(x)
 
-    image = keras.layers.Input(tuple(inputs), dtype=dtype)
+    image = input_of(inputs, dtype)
     x = convolve(image, hidden)
     for _ in range(blocks):
         shortcut = x

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfp_flows.keras_engine import keras
+
 
 class InGraph:
     """Runs `method(value, context, forward)` inside a `tf.function`, also when called eagerly.
@@ -29,7 +31,7 @@ class InGraph:
         specs = [_open_batch(value, event_ndims)]
         if context is not None:
             specs.append(_open_batch(context, 1))
-        key = (forward, *specs)
+        key = (forward, _mode(tf.constant(0.0)), *specs)
         if key not in self._traced:
             self._traced[key] = tf.function(
                 lambda value, context=None: self._method(value, context, forward),
@@ -42,6 +44,18 @@ class InGraph:
         return InGraph(copy.deepcopy(self._method, copied))
 
 
+class _Mode(keras.layers.Layer):
+    """Tells whether the Keras model that is being called is in training mode."""
+
+    def call(self, _, training=None):
+        return bool(training)
+
+
+_mode = _Mode()
+
+
 def _open_batch(tensor: tf.Tensor, event_ndims: int) -> tf.TensorSpec:
     batch_ndims = tensor.shape.rank - event_ndims
+    if 0 in tensor.shape[:batch_ndims]:  # networks must know that there is nothing to do
+        return tf.TensorSpec(tensor.shape, tensor.dtype)
     return tf.TensorSpec([None] * batch_ndims + tensor.shape[batch_ndims:], tensor.dtype)

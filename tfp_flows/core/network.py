@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import tensorflow as tf
+import tf_keras
 
 from tfp_flows.core.variables import LiveVariables, is_keras_layer, refuse_untracked
 
@@ -36,6 +37,17 @@ class Network(tf.Module):
     def net(self) -> Any:
         """The network itself, as it was given."""
         return self._net
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether a second evaluation cannot repeat the random numbers of the first.
+
+        So it is with tf_keras's dropout, whose generators keep their state out of sight.
+        """
+        if not isinstance(self._net, tf_keras.layers.Layer):
+            return False
+        layers = [self._net, *self._net._flatten_layers()]
+        return any(hasattr(layer, "_random_generator") for layer in layers)
 
     def __call__(self, x: tf.Tensor, event_ndims: int, width: int, context=None) -> tf.Tensor:
         """Returns the parameters for `x`: its shape, with `width` as the last dimension.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -85,7 +86,7 @@ class FlowBijector(tfb.Bijector):
     @property
     def needs_initialization(self) -> bool:
         """Whether a data-dependent variable here still waits for `flows.initialize`."""
-        return any(m.needs_initialization for m in self.submodules if isinstance(m, FlowBijector))
+        return any_waits(self.submodules)
 
     def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         """Runs an evaluation backwards: its input and gradients, from its output.
@@ -199,6 +200,16 @@ class FlowBijector(tfb.Bijector):
     def _describe(self) -> str:
         """The arguments worth reading in a `repr`."""
         return ""
+
+
+def any_waits(modules: Iterable[tf.Module]) -> bool:
+    """Whether a bijector with data-dependent variables of its own is among `modules` and waits."""
+    inherited = FlowBijector.needs_initialization
+    return any(
+        m.needs_initialization
+        for m in modules
+        if isinstance(m, FlowBijector) and type(m).needs_initialization is not inherited
+    )
 
 
 def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:

@@ -109,5 +109,16 @@ def networks(module: tf.Module) -> list[Network]:
     return [m for m in (*_family(module), *modules) if isinstance(m, Network)]
 
 
+def refuse_new_draws(module: tf.Module) -> None:
+    """Raises ValueError if a conditioner of `module` cannot be evaluated twice alike."""
+    for network in networks(module):
+        if network.draws_anew:
+            raise ValueError(
+                f"{module.name} cannot be trained by inversion: conditioner {network!r} holds a "
+                "random layer of tf_keras, such as dropout, which draws anew when activations are "
+                "rebuilt. Use a Keras 3 network, or reversible=False."
+            )
+
+
 def _family(module: tf.Module) -> list[tf.Module]:
     return [module, *module.submodules]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-tfd = tfp.distributions
+from tfp_flows import bijectors as fb
+
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 def check_event_shape(event_shape: Sequence[int], ranks: tuple[int, ...], name: str) -> tuple:
@@ -48,6 +50,34 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count}.")
+
+
+def taking_turns(
+    make_layer: Callable[[bool], list[tfb.Bijector]],
+    layers: int,
+    stacked: bool,
+    reversible: bool,
+) -> fb.Chain:
+    """`layers` layers that swap the two parts of the event at every turn.
+
+    Args:
+      make_layer: swap -> bijectors.
+      layers: how many.
+      stacked: whether pairs of them hold their parameters together.
+      reversible: see `fb.Chain`.
+    """
+    pairs = layers // 2 if stacked else 0
+    steps: list[tfb.Bijector] = []
+    if pairs:
+
+        def make_pair() -> fb.Chain:
+            return fb.Chain(make_layer(False) + make_layer(True))
+
+        # Steps of vectors are small: the bookkeeping of a loop would show.
+        steps.append(fb.Repeat(make_pair, pairs, reversible, unroll=True))
+    for i in range(2 * pairs, layers):
+        steps += make_layer(i % 2 == 1)
+    return fb.Chain(steps, reversible and not pairs)
 
 
 def as_units(hidden: Sequence[int] | int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
+from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import as_filters, check_counts, check_event_shape, standard_normal
 from tfp_flows.keras_engine import keras
@@ -27,6 +28,7 @@ def glow(
     scale_map: str | ScaleMap = "sigmoid",
     activation: str = "relu",
     dropout: float = 0.0,
+    network_dtype: str | None = None,
     position_bias: bool = False,
     split_prior: bool = True,
     data_bijector: tfb.Bijector | None = None,
@@ -55,6 +57,8 @@ def glow(
       scale_map: see `AffineCoupling`.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
+      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
       position_bias: whether each network's first layer has a bias for every position, which
         pays where images are aligned, as digits and faces are.
       split_prior: whether the prior of what a level factors out is learned from what goes on;
@@ -78,6 +82,7 @@ def glow(
       TensorShape([3, 8, 8, 1])
     """
     dtype = tf.as_dtype(dtype)
+    network_dtype = network_dtype or dtype.name
     shape = check_event_shape(event_shape, (3,), name)
     h, w, c = shape
     check_counts(levels=levels, steps=steps)
@@ -91,7 +96,9 @@ def glow(
 
     def make_step(image: tuple[int, int, int]) -> fb.Chain:
         h, w, c = image
-        net = conv((h, w, c // 2), c, hidden, activation, dropout, position_bias, dtype=dtype.name)
+        net = conv(
+            (h, w, c // 2), c, hidden, activation, dropout, position_bias, dtype=network_dtype
+        )
         return fb.Chain(
             [
                 fb.ActNorm(c, dtype=dtype),
@@ -111,7 +118,7 @@ def glow(
             parts = [fb.Squeeze(), fb.Chain(each, reversible)]
         if level < levels - 1:
             if split_prior:
-                parts.append(_split_prior((h, w, c // 2), c, dtype))
+                parts.append(_split_prior((h, w, c // 2), c, network_dtype))
             c //= 2
         scales.append(fb.Chain(parts))
     bijector = fb.MultiScale(scales, shape)
@@ -120,13 +127,13 @@ def glow(
     return Flow(standard_normal(math.prod(shape), dtype), bijector, name=name)
 
 
-def _split_prior(inputs: tuple[int, int, int], outputs: int, dtype) -> fb.AffineCoupling:
+def _split_prior(inputs: tuple[int, int, int], outputs: int, dtype: str) -> fb.AffineCoupling:
     """The factored-out half, standardised given the half that goes on."""
     net = keras.Sequential(
         [
-            keras.layers.Input(inputs, dtype=dtype.name),
+            input_of(inputs, dtype),
             keras.layers.Conv2D(
-                outputs, 3, padding="same", kernel_initializer="zeros", dtype=dtype.name
+                outputs, 3, padding="same", kernel_initializer="zeros", dtype=dtype
             ),
         ],
         name="split_prior",

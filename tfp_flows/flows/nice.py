@@ -15,6 +15,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_event_shape,
     kept_features,
+    taking_turns,
     vector_mask,
 )
 
@@ -27,6 +28,9 @@ def nice(
     hidden: Sequence[int] | int = (128, 128),
     activation: str = "relu",
     dropout: float = 0.0,
+    network_dtype: str | None = None,
+    stacked: bool = True,
+    reversible: bool = False,
     dtype: tf.DType = tf.float32,
     name: str = "nice",
 ) -> Flow:
@@ -43,6 +47,11 @@ def nice(
       hidden: units of each coupling's hidden layers.
       activation: a Keras activation.
       dropout: rate in the hidden layers, while training.
+      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
+      stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
+        optimizer updates cheap.
+      reversible: train by inversion; see `fb.Chain`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -55,16 +64,18 @@ def nice(
       TensorShape([10])
     """
     dtype = tf.as_dtype(dtype)
+    network_dtype = network_dtype or dtype.name
     (features,) = check_event_shape(event_shape, (1,), name)
     vector_mask(features)
     check_counts(layers=layers)
     hidden = as_units(hidden)
-    steps: list[tfb.Bijector] = [fb.ActNorm(features, dtype=dtype)]
-    for i in range(layers):
-        swap = i % 2 == 1
+
+    def make_layer(swap: bool) -> list[tfb.Bijector]:
         kept = kept_features(features, swap)
-        net = mlp(kept, features - kept, hidden, activation, dropout, dtype=dtype.name)
-        steps.append(fb.AdditiveCoupling(net, mask="alternate", swap=swap))
+        net = mlp(kept, features - kept, hidden, activation, dropout, dtype=network_dtype)
+        return [fb.AdditiveCoupling(net, mask="alternate", swap=swap)]
+
+    couplings = taking_turns(make_layer, layers, stacked, reversible)
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
-    return Flow(base, fb.Chain(steps), name=name)
+    return Flow(base, fb.Chain([fb.ActNorm(features, dtype=dtype), couplings]), name=name)

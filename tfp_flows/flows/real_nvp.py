@@ -19,6 +19,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     standard_normal,
+    taking_turns,
     vector_mask,
 )
 
@@ -34,6 +35,9 @@ def real_nvp(
     scale_map: str | ScaleMap = "exp_tanh",
     activation: str = "relu",
     dropout: float = 0.0,
+    network_dtype: str | None = None,
+    stacked: bool = True,
+    reversible: bool = False,
     dtype: tf.DType = tf.float32,
     name: str = "real_nvp",
 ) -> Flow:
@@ -56,6 +60,11 @@ def real_nvp(
       scale_map: see `AffineCoupling`.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
+      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
+      stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
+        which makes optimizer updates cheap.
+      reversible: train by inversion; see `fb.Chain`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -68,6 +77,7 @@ def real_nvp(
       TensorShape([3, 6])
     """
     dtype = tf.as_dtype(dtype)
+    network_dtype = network_dtype or dtype.name
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, levels=levels, blocks=blocks)
 
@@ -75,16 +85,16 @@ def real_nvp(
         (features,) = shape
         mask = vector_mask(features)
         hidden = as_units((128, 128) if hidden is None else hidden)
-        steps: list[tfb.Bijector] = []
-        for i in range(layers):
-            swap = i % 2 == 1
+
+        def make_layer(swap: bool) -> list[tfb.Bijector]:
             kept = kept_features(features, swap)
-            net = mlp(kept, 2 * (features - kept), hidden, activation, dropout, dtype=dtype.name)
-            steps += [
+            net = mlp(kept, 2 * (features - kept), hidden, activation, dropout, dtype=network_dtype)
+            return [
                 fb.ActNorm(features, dtype=dtype),
                 fb.AffineCoupling(net, mask=mask, swap=swap, scale_map=scale_map),
             ]
-        bijector = fb.Chain(steps)
+
+        bijector = taking_turns(make_layer, layers, stacked, reversible)
         return Flow(standard_normal(features, dtype), bijector, name=name)
 
     filters = as_filters(32 if hidden is None else hidden)
@@ -95,7 +105,7 @@ def real_nvp(
         steps = []
         for i in range(count):
             net = resnet(
-                (h, w, kept), outputs, filters, blocks, activation, dropout, dtype=dtype.name
+                (h, w, kept), outputs, filters, blocks, activation, dropout, dtype=network_dtype
             )
             steps += [
                 fb.ActNorm(c, dtype=dtype),
@@ -107,7 +117,7 @@ def real_nvp(
     scales = []
     for i in range(levels):
         if i == levels - 1:
-            scales.append(fb.Chain(couplings((h, w, c), "checkerboard", 4)))
+            scales.append(fb.Chain(couplings((h, w, c), "checkerboard", 4), reversible))
             break
         squeeze = fb.Squeeze()
         squeezed = tuple(squeeze.inverse_event_shape(tf.TensorShape([h, w, c])))
@@ -115,7 +125,8 @@ def real_nvp(
             fb.Chain(
                 couplings((h, w, c), "checkerboard", 3)
                 + [squeeze]
-                + couplings(squeezed, "channel", 3)
+                + couplings(squeezed, "channel", 3),
+                reversible,
             )
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2

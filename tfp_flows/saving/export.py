@@ -26,7 +26,6 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
     x_spec = tf.TensorSpec([None, *flow.event_shape], flow.dtype, name="x")
     n_spec = tf.TensorSpec([], tf.int32, name="n")
     seed_spec = tf.TensorSpec([2], tf.int32, name="seed")
-    temperature_spec = tf.TensorSpec([], tf.float32, name="temperature")
 
     def to_data(values):
         return pixels.quantize(values) if pixels else values
@@ -44,22 +43,21 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
 
         return {"log_prob": log_prob, "sample": sample}
 
-    base = continuous.distribution
-    if not _has_centre(base):  # nothing to scale about, so no temperature
+    draw = latent_sampler(flow)
 
-        @tf.function(input_signature=[n_spec, seed_spec])
+    if len(draw.input_signature) == 2:
+
+        @tf.function(input_signature=draw.input_signature)
         def sample(n, seed):
-            return to_data(continuous.sample(tf.maximum(n, 1), seed=seed))[:n]
+            return to_data(bijector.forward(draw(tf.maximum(n, 1), seed)))[:n]
 
     else:
 
-        @tf.function(input_signature=[n_spec, seed_spec, temperature_spec])
+        @tf.function(input_signature=draw.input_signature)
         def sample(n, seed, temperature):
-            z = base.sample(tf.maximum(n, 1), seed=seed)
-            centre = base.mean()
-            z = centre + (z - centre) * tf.cast(temperature, z.dtype)
-            return to_data(bijector.forward(z))[:n]
+            return to_data(bijector.forward(draw(tf.maximum(n, 1), seed, temperature)))[:n]
 
+    base = continuous.distribution
     z_spec = tf.TensorSpec([None, *base.event_shape], base.dtype, name="z")
 
     @tf.function(input_signature=[x_spec])
@@ -74,6 +72,28 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
         return to_data(bijector.forward(_never_empty(z)))[: tf.shape(z)[0]]
 
     return {"log_prob": log_prob, "sample": sample, "encode": encode, "decode": decode}
+
+
+def latent_sampler(flow: tfd.Distribution) -> Callable:
+    """The function `(n, seed[, temperature]) -> z` of a flow with a base distribution.
+
+    It takes a temperature where the base has a mean to scale about.
+    """
+    base = getattr(flow, "flow", flow).distribution
+    specs = [
+        tf.TensorSpec([], tf.int32, name="n"),
+        tf.TensorSpec([2], tf.int32, name="seed"),
+        tf.TensorSpec([], tf.float32, name="temperature"),
+    ]
+    if not _has_centre(base):
+        return tf.function(lambda n, seed: base.sample(n, seed=seed), input_signature=specs[:2])
+
+    @tf.function(input_signature=specs)
+    def draw(n, seed, temperature):
+        z, centre = base.sample(n, seed=seed), base.mean()
+        return centre + (z - centre) * tf.cast(temperature, z.dtype)
+
+    return draw
 
 
 def _has_centre(base: tfd.Distribution) -> bool:

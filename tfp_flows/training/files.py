@@ -39,6 +39,7 @@ class FlowFiles:
             store[name] = variable.numpy()
 
     def load_own_variables(self, store):
+        self._is_initialized = False  # until the flags that were loaded say so
         saving.load_arrays(variable_paths(self._flow), store)
 
     def save(self, filepath, overwrite: bool = True, **kwargs) -> None:

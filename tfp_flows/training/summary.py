@@ -37,16 +37,21 @@ def summary_table(flow: tfd.Distribution) -> str:
     return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
 
-def _rows(bijector: tfb.Bijector, shape, indent: str) -> list[tuple[str, str, str, str]]:
+def _rows(bijector: tfb.Bijector, shape, indent: str, times: int = 1) -> list[tuple[str, ...]]:
     """One row a layer; containers are opened, level by level."""
-    after = bijector.inverse_event_shape(shape)
+    after = _text(bijector.inverse_event_shape(shape))
+    name, kind = indent + bijector.name, type(bijector).__name__
+    repeated = getattr(bijector, "step", None)
+    if isinstance(repeated, tfb.Bijector):
+        rows = _rows(repeated, shape, indent + "  ", times * bijector.count)
+        return [(name, f"{kind} x {bijector.count}", after, ""), *rows]
     parts = getattr(bijector, "levels", None) or getattr(bijector, "bijectors", None)
     if not parts:
-        return [(indent + bijector.name, type(bijector).__name__, _text(after), _count(bijector))]
-    rows = [(indent + bijector.name, type(bijector).__name__, _text(after), "")]
+        return [(name, kind, after, _count(bijector, times))]
+    rows = [(name, kind, after, "")]
     multiscale = hasattr(bijector, "levels")
     for i, part in enumerate(parts):
-        rows += _rows(part, shape, indent + "  ")
+        rows += _rows(part, shape, indent + "  ", times)
         shape = part.inverse_event_shape(shape)
         if multiscale and i < len(parts) - 1:  # one half of the channels goes on
             shape = shape[:-1] + [shape[-1] // 2]
@@ -61,5 +66,5 @@ def _size(variable: tf.Variable) -> int:
     return math.prod(variable.shape)
 
 
-def _count(module: tf.Module) -> str:
-    return f"{sum(_size(v) for v in module.trainable_variables):,}"
+def _count(module: tf.Module, times: int = 1) -> str:
+    return f"{times * sum(_size(v) for v in module.trainable_variables):,}"

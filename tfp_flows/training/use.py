@@ -23,7 +23,9 @@ class FlowUse:
         inputs.check_batch(x, self._flow)
         return self._function("log_prob")(tf.cast(x, self._flow.dtype))
 
-    def sample(self, n: int, seed=None, temperature: float = 1.0) -> tf.Tensor:
+    def sample(
+        self, n: int, seed=None, temperature: float = 1.0, batch_size: int = 1024
+    ) -> tf.Tensor:
         """Draws `n` examples.
 
         Args:
@@ -31,27 +33,48 @@ class FlowUse:
           seed: an `int`, or a shape-[2] stateless seed; equal seeds give equal samples.
           temperature: scales the base distribution about its mean; below 1, samples are less
             varied and more typical.
+          batch_size: latents that are decoded at a time, so that many examples need no more
+            memory than their own; it does not change the samples.
 
         Raises:
           RuntimeError: the flow still waits for its initialisation.
           ValueError: a temperature for a distribution without a base.
         """
-        if needs_initialization(self._flow):
+        self._refuse_uninitialized()
+        for name, count in (("n", n), ("batch_size", batch_size)):
+            if not isinstance(count, int | np.integer) or count < (name == "batch_size"):
+                raise ValueError(
+                    f"sample takes a whole number n of 0 or more and a batch_size of 1 or more, "
+                    f"got {name}={count!r}."
+                )
+        if not (math.isfinite(temperature) and temperature >= 0.0):
+            raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
+        in_parts = n > batch_size and "decode" in self._all_functions()
+        draw = self._latent_sampler() if in_parts else self._function("sample")
+        arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
+        if len(draw.input_signature) == 3:
+            arguments.append(tf.constant(temperature, tf.float32))
+        elif temperature != 1.0:
+            raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
+        if not in_parts:
+            return draw(*arguments)
+        z = draw(*arguments)
+        parts = [z[i : i + batch_size] for i in range(0, n, batch_size)]
+        return tf.concat([self._function("decode")(part) for part in parts], axis=0)
+
+    def _refuse_uninitialized(self) -> None:
+        # Looked up once: a flow that is initialised stays so.
+        self._is_initialized = self._is_initialized or not needs_initialization(self._flow)
+        if not self._is_initialized:
             raise RuntimeError(
                 "The flow is not initialised, so its samples would mean nothing. Call fit, or "
                 "flows.initialize(flow, batch), or load weights."
             )
-        if not isinstance(n, int | np.integer) or n < 0:
-            raise ValueError(f"sample takes a whole number n of 0 or more, got {n!r}.")
-        if not (math.isfinite(temperature) and temperature >= 0.0):
-            raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
-        function = self._function("sample")
-        arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
-        if len(function.input_signature) == 3:
-            arguments.append(tf.constant(temperature, tf.float32))
-        elif temperature != 1.0:
-            raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
-        return function(*arguments)
+
+    def _latent_sampler(self) -> Callable:
+        if self._draw is None:
+            self._draw = saving.latent_sampler(self._flow)
+        return self._draw
 
     def encode(self, x) -> tf.Tensor:
         """Data to latent. `x`: `[n, *event_shape]`; pixels count as the middle of their bins."""
