@@ -63,7 +63,7 @@ class Invertible1x1Conv(FlowBijector):
         if missing and len(missing) < len(given):
             raise ValueError(f"Give all of a convolution's variables or none; missing: {missing}.")
         if missing:
-            given = _random_rotation(channels, seed, dtype)
+            given = _variables(_random_rotation(channels, seed), dtype)
         self.lower = given["lower"]
         self.upper = given["upper"]
         self.log_diagonal = given["log_diagonal"]
@@ -83,6 +83,11 @@ class Invertible1x1Conv(FlowBijector):
         diagonal = tf.cast(self.signs, dtype) * tf.exp(tf.cast(self.log_diagonal, dtype))
         upper = tf.linalg.band_part(tf.cast(self.upper, dtype), 0, -1)
         return eye, lower, tf.linalg.set_diag(upper, diagonal)
+
+    def _fresh_values(self, turn):
+        seed = self.parameters["seed"]
+        fresh = _random_rotation(self.lower.shape[0], None if seed is None else seed + turn)
+        return [(getattr(self, name), value) for name, value in fresh.items()]
 
     is_channel_map = True
 
@@ -117,27 +122,32 @@ class Invertible1x1Conv(FlowBijector):
         return str(self.log_diagonal.shape[0])
 
 
-def _random_rotation(channels: int, seed: int | None, dtype: tf.DType) -> dict[str, tf.Variable]:
+def _random_rotation(channels: int, seed: int | None) -> dict[str, np.ndarray]:
     """The LU parts of a random orthogonal matrix."""
     if channels < 1:
         raise ValueError(f"channels must be 1 or more, got {channels}.")
     if seed is None:
         seed = int(tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32))
     rotation = np.linalg.qr(np.random.RandomState(seed).normal(size=(channels, channels)))[0]
-    lu, permutation = tf.linalg.lu(tf.constant(rotation))
-    diagonal = tf.linalg.diag_part(lu)
-    strict_lower = tf.linalg.set_diag(tf.linalg.band_part(lu, -1, 0), tf.zeros_like(diagonal))
-    strict_upper = tf.linalg.set_diag(tf.linalg.band_part(lu, 0, -1), tf.zeros_like(diagonal))
-    # tf.linalg.lu gives rotation[permutation] = L U; the rows go back by the inverse of it.
-    back = np.argsort(permutation.numpy()).astype(np.int32)
-
-    def variable(value, name, trainable=True):
-        return tf.Variable(tf.cast(value, dtype), name=name, trainable=trainable)
-
+    lu, permutation = (part.numpy() for part in tf.linalg.lu(tf.constant(rotation)))
+    diagonal = np.diagonal(lu)
     return {
-        "lower": variable(strict_lower, "lower"),
-        "upper": variable(strict_upper, "upper"),
-        "log_diagonal": variable(tf.math.log(tf.abs(diagonal)), "log_diagonal"),
-        "signs": variable(tf.sign(diagonal), "signs", trainable=False),
-        "permutation": tf.Variable(back, name="permutation", trainable=False),
+        "lower": np.tril(lu, -1),
+        "upper": np.triu(lu, 1),
+        "log_diagonal": np.log(np.abs(diagonal)),
+        "signs": np.sign(diagonal),
+        # tf.linalg.lu gives rotation[permutation] = L U; the rows go back by the inverse of it.
+        "permutation": np.argsort(permutation).astype(np.int32),
+    }
+
+
+def _variables(values: dict[str, np.ndarray], dtype: tf.DType) -> dict[str, tf.Variable]:
+    return {
+        name: tf.Variable(
+            value,
+            dtype=tf.int32 if name == "permutation" else dtype,
+            trainable=name not in ("signs", "permutation"),
+            name=name,
+        )
+        for name, value in values.items()
     }

@@ -30,8 +30,10 @@ class Repeat(FlowBijector):
     update weights when they are called (as batch normalisation does).
 
     Args:
-      step: a function that makes a step, called `count` times so that each has its own start; or
-        one bijector, from whose values all start. A step keeps the shape of its event.
+      step: a bijector that keeps the shape of its event. Every step gets its own draw of what
+        starts at random: bijectors of this package, and the weights of Keras layers that hold
+        their initialisers; all else starts at the values given. Or a function that makes a step,
+        which is then called `count` times: slower, and right for parts of any kind.
       count: how many steps.
       reversible: train by inversion: the gradient keeps the output alone, and rebuilds each
         step's input from its output.
@@ -46,7 +48,7 @@ class Repeat(FlowBijector):
 
     Example:
       >>> from tfp_flows import bijectors as fb
-      >>> repeat = fb.Repeat(lambda: fb.Chain([fb.ActNorm(4), fb.Invertible1x1Conv(4)]), count=8)
+      >>> repeat = fb.Repeat(fb.Chain([fb.ActNorm(4), fb.Invertible1x1Conv(4)]), count=8)
       >>> len(repeat.trainable_variables), repeat.trainable_variables[0].shape
       (5, TensorShape([8, 4, 4]))
     """
@@ -62,11 +64,13 @@ class Repeat(FlowBijector):
     ):
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        make = (lambda: step) if isinstance(step, tfb.Bijector) else step
-        if stacked is None:
-            self._stack = Stack.of(make, count, name=f"{name}_steps")
+        is_template = isinstance(step, tfb.Bijector)
+        if stacked is not None:
+            self._stack = Stack(step if is_template else step(), stacked, f"{name}_steps")
+        elif is_template:
+            self._stack = Stack.like(step, count, f"{name}_steps")
         else:
-            self._stack = Stack(make(), stacked, name=f"{name}_steps")
+            self._stack = Stack.of(step, count, f"{name}_steps")
         template = self._stack.template
         template = template if isinstance(template, FlowBijector) else Chain([template])
         self._step = self._no_dependency(template)

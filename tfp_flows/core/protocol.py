@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -82,6 +83,10 @@ class FlowBijector(tfb.Bijector):
     def _initialize(self, y: tf.Tensor, context) -> tf.Tensor:
         """Sets data-dependent variables from the batch `y`; returns its latents."""
         return self._inverse_and_log_det(y, context)[0]
+
+    def _fresh_values(self, turn: int) -> list[tuple[tf.Variable, np.ndarray]]:
+        """Another draw of variables that start at random; `turn` counts the draws."""
+        return []
 
     @property
     def needs_initialization(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.core.draws import values_drawn_again
 from tfp_flows.core.network import Network
 from tfp_flows.core.substitution import reading
 from tfp_flows.core.variables import variable_paths
@@ -47,9 +48,7 @@ class Stack(tf.Module):
           ValueError: they differ in their variables.
         """
         template = make()
-        paths = {id(v): path for path, v in variable_paths(template).items()}
-        kept = {paths[id(v)]: v for v in template.variables}
-        values = [[v.numpy() for v in kept.values()]]
+        values = [[v.numpy() for v in template.variables]]
         for _ in range(count - 1):
             values.append([v.numpy() for v in make().variables])
             if [v.shape for v in values[-1]] != [v.shape for v in values[0]]:
@@ -58,17 +57,17 @@ class Stack(tf.Module):
                     f"variables differ: {[v.shape for v in values[0]]} and "
                     f"{[v.shape for v in values[-1]]}."
                 )
-        variables = {
-            path: tf.Variable(
-                np.stack(parts),
-                trainable=variable.trainable,
-                dtype=variable.dtype,
-                constraint=_for_each(variable.constraint),
-                name=variable.name.split("/")[-1].split(":")[0],
-            )
-            for (path, variable), parts in zip(kept.items(), zip(*values, strict=True), strict=True)
-        }
-        return cls(template, variables, name)
+        return cls(template, _stacked(template, values), name)
+
+    @classmethod
+    def like(cls, template: tf.Module, count: int, name: str = "stack") -> Stack:
+        """Stacks a module `count` times: what starts at random in it is drawn anew each time."""
+        values = [[v.numpy() for v in template.variables]]
+        for turn in range(1, count):
+            drawn = values_drawn_again(template, turn)
+            pairs = zip(template.variables, values[0], strict=True)
+            values.append([drawn.get(id(v), value) for v, value in pairs])
+        return cls(template, _stacked(template, values), name)
 
     @property
     def template(self) -> tf.Module:
@@ -95,6 +94,21 @@ class Stack(tf.Module):
         """Within the block the template has these values; yields what it assigns."""
         with reading(self._own, slices) as assigned:
             yield assigned
+
+
+def _stacked(template: tf.Module, values: list[list[np.ndarray]]) -> dict[str, tf.Variable]:
+    """Variables for these values, given module by module in the order of `template.variables`."""
+    paths = {id(v): path for path, v in variable_paths(template).items()}
+    return {
+        paths[id(variable)]: tf.Variable(
+            np.stack(parts),
+            trainable=variable.trainable,
+            dtype=variable.dtype,
+            constraint=_for_each(variable.constraint),
+            name=variable.name.split("/")[-1].split(":")[0],
+        )
+        for variable, parts in zip(template.variables, zip(*values, strict=True), strict=True)
+    }
 
 
 def _for_each(constraint: Callable | None) -> Callable | None:

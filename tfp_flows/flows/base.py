@@ -68,13 +68,9 @@ def taking_turns(
     """
     pairs = layers // 2 if stacked else 0
     steps: list[tfb.Bijector] = []
-    if pairs:
-
-        def make_pair() -> fb.Chain:
-            return fb.Chain(make_layer(False) + make_layer(True))
-
-        # Steps of vectors are small: the bookkeeping of a loop would show.
-        steps.append(fb.Repeat(make_pair, pairs, reversible, unroll=True))
+    if pairs:  # steps of vectors are small: the bookkeeping of a loop would show
+        pair = fb.Chain(make_layer(False) + make_layer(True))
+        steps.append(fb.Repeat(pair, pairs, reversible, unroll=True))
     for i in range(2 * pairs, layers):
         steps += make_layer(i % 2 == 1)
     return fb.Chain(steps, reversible and not pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -92,7 +93,7 @@ def glow(
             f"{name} halves height and width {levels} times, so both must be divisible by "
             f"{2**levels}; got {h}x{w}. Pad the images, or use fewer levels."
         )
-    seeds = iter(range(seed, seed + levels * steps) if seed is not None else ())
+    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
 
     def make_step(image: tuple[int, int, int]) -> fb.Chain:
         h, w, c = image
@@ -102,7 +103,7 @@ def glow(
         return fb.Chain(
             [
                 fb.ActNorm(c, dtype=dtype),
-                fb.Invertible1x1Conv(c, next(seeds, None), dtype=dtype),
+                fb.Invertible1x1Conv(c, next(seeds), dtype=dtype),
                 fb.AffineCoupling(net, mask="channel", scale_map=scale_map),
             ]
         )
@@ -112,7 +113,7 @@ def glow(
         h, w, c = h // 2, w // 2, c * 4
         make = functools.partial(make_step, (h, w, c))
         if stacked:
-            parts = [fb.Squeeze(), fb.Repeat(make, steps, reversible)]
+            parts = [fb.Squeeze(), fb.Repeat(make(), steps, reversible)]
         else:
             each = [b for _ in range(steps) for b in make().bijectors]
             parts = [fb.Squeeze(), fb.Chain(each, reversible)]

@@ -1,0 +1,295 @@
+"""`Repeat` and reversible training: what they compute, and what they cost."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_flows as flows
+from tfp_flows import bijectors as fb
+from tfp_flows.conditioners import conv, mlp
+from tfp_flows.core import UntrackedVariableError, variable_paths
+from tfp_flows.keras_engine import keras
+
+tfb = tfp.bijectors
+COUNT = 4
+
+
+def make_step(seed: int) -> fb.Chain:
+    net = mlp(2, 4, (5,), "tanh", dtype="float64")
+    parts = [fb.ActNorm(4, tf.float64), fb.Invertible1x1Conv(4, seed, tf.float64)]
+    return fb.Chain([*parts, fb.AffineCoupling(net)])
+
+
+@pytest.fixture(scope="module")
+def four_forms():
+    """The same steps as a chain, a reversible chain, and loops of all kinds."""
+    steps = [make_step(i) for i in range(COUNT)]
+    random = np.random.RandomState(0)
+    for variable in (v for s in steps for v in s.trainable_variables):
+        variable.assign_add(0.1 * random.normal(size=variable.shape))
+    given = iter(steps)
+    repeat = fb.Repeat(lambda: next(given), COUNT)
+    kinds = [(False, False), (True, False), (False, True), (True, True)]
+    loops = {
+        f"repeat reversible={reversible} unroll={unroll}": repeat.copy(
+            reversible=reversible, unroll=unroll
+        )
+        for reversible, unroll in kinds
+    }
+    return {"chain": fb.Chain(steps), "reversible chain": fb.Chain(steps, True), **loops}, steps
+
+
+def results(bijector, forward: bool, x, variables):
+    """Value, log-det, and the gradients of a loss that needs both."""
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            both = bijector.forward_and_log_det if forward else bijector.inverse_and_log_det
+            value, log_det = both(x)
+            loss = tf.reduce_sum(tf.sin(value)) + tf.reduce_sum(tf.cos(log_det))
+        return value, log_det, *tape.gradient(loss, [x, *variables])
+
+    return run(x)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_every_form_has_the_values_and_gradients_of_the_chain(four_forms, forward):
+    forms, steps = four_forms
+    x = tf.constant(np.random.RandomState(1).normal(size=(7, 4)))
+    paths = [p for p, v in variable_paths(steps[0]).items() if v.trainable]
+    separate = [variable_paths(s)[p] for p in paths for s in steps]
+    expected = results(forms["chain"], forward, x, separate)
+    gradients = expected[3:]
+    stacked = [tf.stack(gradients[i : i + COUNT]) for i in range(0, len(gradients), COUNT)]
+    for name, form in forms.items():
+        if "chain" in name:
+            found = results(form, forward, x, separate)
+            pairs = zip(found, expected, strict=True)
+        else:
+            mine = [form._stack.variables_by_path[p] for p in paths]
+            found = results(form, forward, x, mine)
+            pairs = zip(found, [*expected[:3], *stacked], strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, atol=1e-12, err_msg=name)
+
+
+def test_reversible_dropout_repeats_its_draws():
+    """With the states of the generators set back, both gradients are of the same draw."""
+    if not hasattr(keras.random, "SeedGenerator"):
+        pytest.skip("tf_keras's dropout is refused instead")
+    x = tf.constant(np.random.RandomState(0).normal(size=(6, 4)))
+
+    def step():
+        net = mlp(2, 4, (16,), dropout=0.5, dtype="float64")
+        net.layers[-1].kernel.assign(np.random.RandomState(2).normal(size=(16, 4)))
+        return fb.AffineCoupling(net)
+
+    plain = fb.Repeat(step, 3)
+    states = [v for v in plain.variables if not v.dtype.is_floating]
+    assert len(states) == 1
+    start = states[0].numpy()
+
+    class Model(keras.Model):  # in training mode
+        def __init__(self, bijector):
+            super().__init__(dtype="float64")
+            self.bijector = bijector
+
+        def call(self, x, training=None):
+            with tf.GradientTape() as tape:
+                value, log_det = self.bijector.inverse_and_log_det(x)
+                loss = tf.reduce_sum(value**2) + tf.reduce_sum(log_det)
+            return loss, tape.gradient(loss, self.bijector.trainable_variables)
+
+    outcomes = []
+    for bijector in (plain, plain.copy(reversible=True), plain.copy(reversible=True, unroll=True)):
+        states[0].assign(start)
+        model = Model(bijector)
+        outcomes.append(tf.function(lambda x, model=model: model(x, training=True))(x))
+        assert np.all(states[0].numpy() != start)  # and the next draw is another
+    for loss, gradients in outcomes[1:]:
+        np.testing.assert_allclose(loss, outcomes[0][0], rtol=1e-12)
+        for a, b in zip(gradients, outcomes[0][1], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def step_graph(flow, x) -> tf.Graph:
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(flow.log_prob(x))
+        return tape.gradient(loss, flow.trainable_variables)
+
+    return step.get_concrete_function(x).graph
+
+
+def count_ops(graph: tf.Graph, kind: str) -> int:
+    """How many ops of a kind a graph holds, in the bodies of its loops too."""
+    definition = graph.as_graph_def(add_shapes=False)
+    nodes = list(definition.node)
+    nodes += [n for f in definition.library.function for n in f.node_def]
+    return sum(kind == "" or n.op == kind for n in nodes)
+
+
+def small_glow(steps: int, **kwargs):
+    return flows.glow((8, 8, 1), 2, steps, 4, split_prior=False, seed=0, **kwargs)
+
+
+def test_a_training_step_holds_every_convolution_once():
+    x = tf.zeros([3, 8, 8, 1])
+    plain = step_graph(small_glow(2, stacked=False), x)
+    networks = 2 * 2  # levels x steps, of three convolutions each
+    assert count_ops(plain, "Conv2D") == 3 * networks
+    assert count_ops(plain, "Conv2DBackpropFilter") == 3 * networks
+    assert count_ops(plain, "Conv2DBackpropInput") <= 3 * networks
+    # By inversion once more, which serves both the inversion and the gradient.
+    rebuilt = step_graph(small_glow(2, stacked=False, reversible=True), x)
+    assert count_ops(rebuilt, "Conv2D") == 2 * 3 * networks
+
+
+def test_the_graph_does_not_grow_with_depth():
+    x = tf.zeros([3, 8, 8, 1])
+    for reversible in (False, True):
+        sizes = [count_ops(step_graph(small_glow(n, reversible=reversible), x), "") for n in (2, 9)]
+        assert sizes[1] <= sizes[0] + 10  # how a large block of zeros is made
+
+
+def test_the_reversible_loop_keeps_no_activations():
+    """What a loop keeps for its gradient it pushes onto lists."""
+    x = tf.zeros([3, 8, 8, 1])
+    kept = [
+        count_ops(step_graph(small_glow(3, reversible=r), x), "TensorListPushBack")
+        for r in (False, True)
+    ]
+    assert kept[0] > 0
+    assert kept[1] == 0
+
+
+def test_gradients_by_inversion_of_a_deep_glow():
+    """32 steps a level: rebuilt activations drift by rounding, and the gradients stay right."""
+    shape = (16, 16, 1)
+    keras.utils.set_random_seed(0)
+    plain = flows.glow(shape, 2, 32, 8, seed=0)
+    other = flows.glow(shape, 2, 32, 8, seed=0, reversible=True)
+    random = np.random.RandomState(0)
+    for a, b in zip(plain.trainable_variables, other.trainable_variables, strict=True):
+        a.assign_add(0.02 * random.normal(size=a.shape))
+        b.assign(a)
+    x = tf.constant(random.uniform(-0.5, 0.5, size=(4, *shape)), tf.float32)
+    for flow in (plain, other):
+        flows.initialize(flow, x)
+
+    def gradients(flow):
+        @tf.function
+        def run(x):
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(flow.log_prob(x))
+            return tape.gradient(loss, flow.trainable_variables)
+
+        return run(x)
+
+    for a, b in zip(gradients(other), gradients(plain), strict=True):
+        # 64 steps in float32, each good to 1e-7 times a condition number of some tens.
+        assert tf.norm(a - b) <= 2e-4 * tf.norm(b) + 1e-6
+
+
+def test_low_precision_networks_keep_the_flow_exact():
+    flow = flows.real_nvp((4,), 4, (8,), network_dtype="mixed_bfloat16", reversible=True)
+    for v in flow.trainable_variables:
+        v.assign_add(0.1 * tf.random.stateless_normal(v.shape, [0, 1]))
+    x = tf.random.stateless_normal([50, 4], [1, 2])
+    assert flow.log_prob(x).dtype == tf.float32
+    back = flow.bijector.forward(tf.identity(flow.bijector.inverse(x)))
+    np.testing.assert_allclose(back, x, atol=1e-5)  # bfloat16 itself is good to 1e-2 only
+    assert all(v.dtype == tf.float32 for v in flow.trainable_variables)
+
+
+# Bad input
+
+
+def test_what_cannot_be_repeated():
+    widths = iter([(5,), (6,)])
+    with pytest.raises(ValueError, match="equal in structure"):
+        fb.Repeat(lambda: fb.AffineCoupling(mlp(2, 4, next(widths))), 2)
+    with pytest.raises(ValueError, match="count must be 1 or more"):
+        fb.Repeat(fb.ActNorm(4), 0)
+    with pytest.raises(ValueError, match="keep the shape"):
+        fb.Repeat(fb.Squeeze(), 2).inverse(tf.zeros([1, 4, 4, 4]))
+
+
+def test_a_step_that_updates_itself_is_refused():
+    net = keras.Sequential(
+        [
+            keras.layers.Input((2,)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(4),
+        ]
+    )
+    model = flows.FlowModel(
+        flows.distributions.Flow(
+            flows.flows.base.standard_normal(4, tf.float32),
+            fb.Repeat(fb.AffineCoupling(net), 2),
+        )
+    )
+    model.compile()
+    with pytest.raises(ValueError, match="as batch normalisation does"):
+        model.fit(np.zeros([8, 4], "float32"), verbose=0)
+
+
+def test_a_network_compiled_on_its_own_is_refused():
+    class Net(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = tf.Variable(tf.ones([2, 4]))
+
+        @tf.function
+        def __call__(self, x):
+            return tf.matmul(x, self.weight)
+
+    net = Net()
+    spec = tf.TensorSpec([None, 2])
+    net.__call__.get_concrete_function(spec)  # traced before, with the variable itself
+    with pytest.raises(UntrackedVariableError, match=r"inside a tf\.function of its own"):
+        fb.Repeat(fb.AffineCoupling(net), 2).forward(tf.zeros([1, 4]))
+
+
+def test_draws_that_cannot_be_repeated_are_refused():
+    net = tf_keras.Sequential(
+        [tf_keras.layers.Dense(4, input_shape=(2,)), tf_keras.layers.Dropout(0.5)]
+    )
+    with pytest.raises(ValueError, match="draws anew"):
+        fb.Repeat(fb.AffineCoupling(net), 2, reversible=True)
+    with pytest.raises(ValueError, match="draws anew"):
+        fb.Chain([fb.AffineCoupling(net)], reversible=True)
+    fb.Repeat(fb.AffineCoupling(net), 2).forward(tf.zeros([1, 4]))
+
+
+def test_regularisers_count_every_step():
+    def flow(stacked):
+        keras.utils.set_random_seed(0)
+        net = lambda: keras.Sequential(  # noqa: E731
+            [
+                keras.layers.Input((2,)),
+                keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1)),
+            ]
+        )
+        if stacked:
+            bijector = fb.Repeat(lambda: fb.AffineCoupling(net()), 3)
+        else:
+            bijector = fb.Chain([fb.AffineCoupling(net()) for _ in range(3)])
+        base = flows.flows.base.standard_normal(4, tf.float32)
+        model = flows.FlowModel(flows.distributions.Flow(base, bijector))
+        model.compile()
+        return model.evaluate(np.ones([8, 4], "float32"), verbose=0, return_dict=True)["loss"]
+
+    assert flow(True) == pytest.approx(flow(False), rel=1e-5)
+
+
+def test_convolutions_of_a_repeated_step_differ():
+    """Every step starts with its own draw."""
+    repeat = fb.Repeat(lambda: fb.AffineCoupling(conv((2, 2, 2), 4, 3), mask="channel"), 2)
+    kernel = next(v for p, v in repeat._stack.variables_by_path.items() if "kernel" in p)
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.01
