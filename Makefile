@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow bench lint format clean
 
 demo: $(VENV)/.installed-examples
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/glow_digits.py $(ARGS)
@@ -15,6 +15,10 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Ours against its peers, which have environments of their own: they clash with each other.
+bench: $(VENV)/.installed-bench $(VENV)-bench-torch/.installed $(VENV)-bench-jax/.installed
+	$(BIN)/python -m benchmarks.run --environments $(VENV)-bench $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -30,5 +34,9 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
+$(VENV)-bench-%/.installed: benchmarks/requirements-%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	-$(@D)/bin/python -m pip install --quiet --requirement $< && touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-bench-* build dist *.egg-info .pytest_cache .ruff_cache

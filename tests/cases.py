@@ -146,9 +146,8 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
         lambda t: fb.Chain([fb.Squeeze(), tfb.Reshape([2, 1, 4], [8]), fb.ActNorm(8, t)]),
     ),
     "chain-reversible": ((4,), lambda t: fb.Chain([step(t), tfb.Softplus(), step(t)], True)),
-    "repeat": ((4,), lambda t: fb.Repeat(lambda: step(t), 3)),
-    "repeat-reversible": ((4,), lambda t: fb.Repeat(lambda: step(t), 3, reversible=True)),
-    "repeat-unrolled": ((4,), lambda t: fb.Repeat(lambda: step(t), 3, True, unroll=True)),
+    "repeat-reversible": ((4,), lambda t: fb.Repeat(step(t), 2, reversible=True)),
+    "repeat-unrolled": ((4,), lambda t: fb.Repeat(step(t), 2, unroll=True)),
     "repeat-image": (
         (2, 2, 4),
         lambda t: fb.Repeat(
@@ -166,14 +165,14 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
         (16,),
         lambda t: flows.real_nvp((4, 4, 1), hidden=2, blocks=1, dtype=t).bijector,
     ),
-    "glow": ((16,), lambda t: flows.glow((4, 4, 1), 2, 2, 3, seed=0, dtype=t).bijector),
+    "glow": ((16,), lambda t: flows.glow((4, 4, 1), 2, 1, 3, seed=0, dtype=t).bijector),
     "glow-reversible": (
-        (16,),
-        lambda t: flows.glow((4, 4, 1), 2, 2, 3, reversible=True, seed=0, dtype=t).bijector,
+        (4,),
+        lambda t: flows.glow((2, 2, 1), 1, 2, 3, reversible=True, seed=0, dtype=t).bijector,
     ),
     "glow-unrolled": (
-        (16,),
-        lambda t: flows.glow((4, 4, 1), 2, 1, 3, stacked=False, reversible=True, dtype=t).bijector,
+        (4,),
+        lambda t: flows.glow((2, 2, 1), 1, 1, 3, stacked=False, seed=0, dtype=t).bijector,
     ),
 }
 

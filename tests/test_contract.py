@@ -78,7 +78,7 @@ def test_one_evaluation_per_log_prob(name, container, monkeypatch):
     y = tf.identity(bijector.forward(x))
     conditioners = networks(bijector)
     assert conditioners
-    expected = len(conditioners) * (3 if name == "repeat-unrolled" else 1)
+    expected = len(conditioners) * (2 if name == "repeat-unrolled" else 1)
     calls = []
     original = Network._call_net
     monkeypatch.setattr(

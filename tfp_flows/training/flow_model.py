@@ -14,6 +14,7 @@ from tfp_flows.initialization import initialize, needs_initialization
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.training import data as inputs
 from tfp_flows.training.adoption import adopt, conditioner_losses, refuse_activity_losses
+from tfp_flows.training.feeding import FlowFeeding
 from tfp_flows.training.files import FlowFiles
 from tfp_flows.training.guard import (
     StopWhenNotFinite,
@@ -21,14 +22,13 @@ from tfp_flows.training.guard import (
     guarded,
     raise_if_left_out,
 )
-from tfp_flows.training.pace import steps_per_execution
 from tfp_flows.training.use import FlowUse
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class FlowModel(FlowUse, FlowFiles, keras.Model):
+class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
     """A Keras model around any `tfd.Distribution` that owns `tf.Variable`s.
 
     `fit` minimises the mean negative log-likelihood of `x`, in nats; targets are not used. Every
@@ -146,9 +146,8 @@ class FlowModel(FlowUse, FlowFiles, keras.Model):
             kwargs["validation_data"] = self._checked_validation(validation)
         if needs_initialization(self._flow):
             initialize(self._flow, inputs.first_batch(x))
-        if (
-            not IS_LEGACY and not self.optimizer.built
-        ):  # or Keras would trace the training step twice
+        if not (IS_LEGACY or self.optimizer.built):
+            # Built while a step is traced, Keras would trace the step twice.
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
         callbacks = kwargs.pop("callbacks", None) or []
@@ -156,6 +155,8 @@ class FlowModel(FlowUse, FlowFiles, keras.Model):
         if isinstance(callbacks, list | tuple):
             # Last, after those that save.
             callbacks = [*callbacks, StopWhenNotFinite(self._left_out)]
+        if not (args or IS_LEGACY or self._is_distributed()):
+            x, y, kwargs = self._own_batches(x, y, kwargs)
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -168,35 +169,6 @@ class FlowModel(FlowUse, FlowFiles, keras.Model):
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the log-probability of each example."""
         return super().predict(inputs.checked(x, self._flow), *args, **kwargs)
-
-    def _set_pace(self, callbacks) -> None:
-        if not getattr(self, "_own_pace", False):
-            return
-        with self.distribute_strategy.scope():
-            alone = not tf.distribute.has_strategy()  # strategies cannot run several at once
-        steps = steps_per_execution(len(self._flow.event_shape), callbacks) if alone else 1
-        if steps != self.steps_per_execution:
-            self.steps_per_execution = steps
-            self.train_function = self.test_function = self.predict_function = None
-
-    def _checked_inputs(self, x, y, kwargs):
-        x = inputs.checked(x, self._flow)
-        weight = kwargs.get("sample_weight")
-        if weight is not None:
-            inputs.check_weight(weight)
-            y = tf.zeros([len(x)]) if y is None else y  # without targets Keras drops the weights
-        return x, y, kwargs
-
-    def _checked_validation(self, validation):
-        if isinstance(validation, tf.data.Dataset):
-            return inputs.checked(validation, self._flow)
-        parts = validation if isinstance(validation, tuple | list) else (validation,)
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(parts))
-        x = inputs.checked(x, self._flow)
-        if weight is None:
-            return (x,) if y is None else (x, y)
-        inputs.check_weight(weight)
-        return x, tf.zeros([len(x)]) if y is None else y, weight
 
     def call(self, x, training=None):
         """The log-probability of each example."""

@@ -1,0 +1,1 @@
+"""The same work with this package, its peers and hand-written code; `make bench` runs it."""

@@ -1,0 +1,1 @@
+"""One file a library (or two, where images need other code than vectors)."""

@@ -1,0 +1,80 @@
+"""Arrays as batches, and how many steps run at a time."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfp_flows as flows
+from tfp_flows.keras_engine import IS_LEGACY, keras
+from tfp_flows.training.batches import batches
+
+ROWS = np.arange(22, dtype="float32")[:, None] * np.ones([1, 2], "float32")
+
+
+def model():
+    made = flows.FlowModel(flows.real_nvp((2,), layers=2, hidden=(4,)))
+    made.compile(keras.optimizers.SGD(1e-3))
+    return made
+
+
+def test_every_row_once_an_epoch_in_a_new_order():
+    dataset = batches((ROWS, ROWS[:, 0]), 5, shuffle=True)
+    assert len(dataset) == 5
+    epochs = []
+    for _ in range(2):
+        parts = list(dataset.as_numpy_iterator())
+        assert [len(x) for x, _ in parts] == [5, 5, 5, 5, 2]
+        for x, weight in parts:
+            np.testing.assert_array_equal(x[:, 0], weight)
+        epochs.append(np.concatenate([w for _, w in parts]))
+        np.testing.assert_array_equal(np.sort(epochs[-1]), ROWS[:, 0])
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_in_order_and_with_less_than_a_batch():
+    (part,) = batches((ROWS,), 100, shuffle=False).as_numpy_iterator()
+    np.testing.assert_array_equal(part[0], ROWS)
+
+
+def test_arrays_and_data_sets_train_alike():
+    rows = ROWS / 9
+    data_set = tf.data.Dataset.from_tensor_slices(rows).batch(5)
+    losses = []
+    for x, size in ((rows, 5), (data_set, None)):
+        keras.utils.set_random_seed(0)
+        fit = model().fit(x, batch_size=size, epochs=2, shuffle=False, verbose=0)
+        losses.append(fit.history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+@pytest.mark.skipif(IS_LEGACY, reason="the pace is chosen under Keras 3 only")
+def test_small_steps_run_several_at_a_time_unless_somebody_looks(tmp_path):
+    class Looks(keras.callbacks.Callback):
+        seen = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen += 1
+
+    ours, looks = model(), Looks()
+    saves = keras.callbacks.ModelCheckpoint(tmp_path / "m.weights.h5", save_weights_only=True)
+    ours.fit(ROWS, batch_size=2, verbose=0, callbacks=[saves])
+    assert ours.steps_per_execution == 10
+    assert int(ours.optimizer.iterations) == 11
+    ours.fit(ROWS, batch_size=2, verbose=0, callbacks=[looks])
+    assert (ours.steps_per_execution, looks.seen) == (1, 11)
+    ours.compile("sgd", steps_per_execution=3)
+    ours.fit(ROWS, batch_size=2, verbose=0)
+    assert ours.steps_per_execution == 3
+    image = flows.FlowModel(flows.glow((4, 4, 1), 1, 1, 2))
+    image.compile()
+    image.fit(np.random.uniform(size=(4, 4, 4, 1)).astype("float32"), verbose=0)
+    assert image.steps_per_execution == 1
+
+
+def test_samples_in_parts_are_the_samples():
+    ours = model()
+    flows.initialize(ours.flow, ROWS)
+    whole = ours.sample(23, seed=3)
+    np.testing.assert_allclose(ours.sample(23, seed=3, batch_size=5), whole, rtol=1e-5)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        ours.sample(3, batch_size=0)
