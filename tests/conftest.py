@@ -1,5 +1,6 @@
 """Seeds and quiet logs for every test."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tfp_flows.keras_engine import keras
+
+gc.freeze()  # what the imports made stays; each test's collection need not look at it
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,10 @@ def batches(
     rows, size = len(arrays[0]), batch_size or 32
     whole = rows - rows % size
 
-    def one_epoch(_) -> tf.data.Dataset:
+    def one_epoch(seed) -> tf.data.Dataset:
         order = tf.range(rows, dtype=tf.int64)
-        order = tf.random.shuffle(order) if shuffle else order
+        if shuffle:
+            order = tf.random.experimental.stateless_shuffle(order, tf.stack([seed, 0]))
         full = tf.data.Dataset.from_tensor_slices(tf.reshape(order[:whole], [-1, size]))
         rest = tf.data.Dataset.from_tensors(order[whole:]).take(int(rows > whole))
         return full.concatenate(rest)
@@ -32,10 +33,11 @@ def batches(
     def rows_of(index):
         return tuple(tf.gather(t, index) for t in tensors)
 
-    dataset = tf.data.Dataset.range(1).flat_map(one_epoch).map(rows_of).prefetch(AHEAD)
+    # A seed for every epoch: under a global seed tf.random.shuffle would repeat its order.
+    seeds = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
+    dataset = seeds.flat_map(one_epoch).map(rows_of).prefetch(AHEAD)
     options = tf.data.Options()
     options.autotune.enabled = False
-    # The order is drawn anew, as it must; Keras says so too.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     dataset = dataset.with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(-(-rows // size)))
