@@ -49,8 +49,8 @@ class Repeat(FlowBijector):
     Example:
       >>> from tfp_flows import bijectors as fb
       >>> repeat = fb.Repeat(fb.Chain([fb.ActNorm(4), fb.Invertible1x1Conv(4)]), count=8)
-      >>> len(repeat.trainable_variables), repeat.trainable_variables[0].shape
-      (5, TensorShape([8, 4, 4]))
+      >>> [v.shape[0] for v in repeat.trainable_variables]
+      [8, 8, 8, 8, 8]
     """
 
     def __init__(
