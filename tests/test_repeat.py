@@ -41,10 +41,10 @@ def four_forms():
     return {"chain": fb.Chain(steps), "reversible chain": fb.Chain(steps, True), **loops}, steps
 
 
-def results(bijector, forward: bool, x, variables):
+def results(bijector, forward: bool, x, variables, xla: bool = False):
     """Value, log-det, and the gradients of a loss that needs both."""
 
-    @tf.function
+    @tf.function(jit_compile=xla)
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -75,6 +75,16 @@ def test_every_form_has_the_values_and_gradients_of_the_chain(four_forms, forwar
             pairs = zip(found, [*expected[:3], *stacked], strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["reversible chain", "repeat reversible=True unroll=False"])
+def test_gradients_by_inversion_under_xla(four_forms, name):
+    form = four_forms[0][name]
+    x = tf.constant(np.random.RandomState(1).normal(size=(7, 4)))
+    variables = form.trainable_variables
+    plain = results(form, False, x, variables)
+    for a, b in zip(results(form, False, x, variables, xla=True), plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
 
 
 def test_reversible_dropout_repeats_its_draws():

@@ -25,6 +25,8 @@ def build():
     keras.utils.set_random_seed(0)
     if sys.argv[1] == "ours":
         flow = flows.real_nvp((4,), 2, (8,))
+    elif sys.argv[1] == "reversible":
+        flow = flows.glow((2, 2, 1), 1, 2, 4, reversible=True, seed=0)
     else:
         parts = [fb.AffineCoupling(flows.conditioners.mlp(2, 4, (8,))), fb.ActNorm(4)]
         base = tfd.Sample(tfd.Normal(0.0, 1.0), 4)
@@ -37,6 +39,8 @@ def build():
 random = np.random.RandomState(0)
 x = (random.normal(size=(256, 4)) @ random.normal(size=(4, 4))).astype("float32")
 models = [build()]
+if sys.argv[1] == "reversible":
+    x = x.reshape(-1, 2, 2, 1)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     models.append(build())
@@ -46,7 +50,7 @@ for model in models:
 """
 
 
-@pytest.mark.parametrize("kind", ["ours", "tfp"])
+@pytest.mark.parametrize("kind", ["ours", "tfp", "reversible"])
 def test_two_replicas_equal_one_device(kind):
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, kind], check=True, capture_output=True, text=True
