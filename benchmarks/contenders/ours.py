@@ -9,24 +9,15 @@ import numpy as np
 import tensorflow_probability as tfp
 
 import tfp_flows as flows
-from benchmarks.contenders.tf_base import TensorFlowContender
+from benchmarks.contenders.tf_base import DistributionContender
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
 
 tfd = tfp.distributions
 
 
-class _Ours(TensorFlowContender):
+class _Ours(DistributionContender):
     """Trains both ways: a bare compiled step, and Keras's `fit` with its defaults."""
-
-    def variables(self):
-        return list(self.flow.trainable_variables)
-
-    def log_prob_of(self, x):
-        return self.flow.log_prob(x)
-
-    def draw(self):
-        return self.flow.sample(self.workload.batch)
 
     def operations(self):
         return super().operations() | {"fit": self.fit}

@@ -79,3 +79,16 @@ class TensorFlowContender(Contender):
             tf.config.experimental.reset_memory_stats("GPU:0")
         info = tf.config.experimental.get_memory_info("GPU:0")
         return info["current"], info["peak"]
+
+
+class DistributionContender(TensorFlowContender):
+    """A subclass makes `self.flow`, a distribution that finds its own variables."""
+
+    def variables(self):
+        return list(self.flow.trainable_variables)
+
+    def log_prob_of(self, x):
+        return self.flow.log_prob(x)
+
+    def draw(self):
+        return self.flow.sample(self.workload.batch)

@@ -7,24 +7,13 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from benchmarks.contenders.tf_base import TensorFlowContender
+from benchmarks.contenders.tf_base import DistributionContender
 from benchmarks.contenders.tf_layers import MLP
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class _Tfp(TensorFlowContender):
-    def variables(self):
-        return list(self.flow.trainable_variables)
-
-    def log_prob_of(self, x):
-        return self.flow.log_prob(x)
-
-    def draw(self):
-        return self.flow.sample(self.workload.batch)
-
-
-class RealNVP(_Tfp):
+class RealNVP(DistributionContender):
     width = 2  # parameters for each transformed entry
 
     def make(self):
@@ -73,7 +62,7 @@ class Spline(RealNVP):
         return spline
 
 
-class Glow(_Tfp):
+class Glow(DistributionContender):
     def make(self):
         w = self.workload
         glow = tfb.Glow(

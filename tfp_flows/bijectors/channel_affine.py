@@ -62,7 +62,7 @@ class ChannelAffine(FlowBijector):
     """Applies the channel maps of several bijectors as one; `Chain` makes it, users need not.
 
     Args:
-      bijectors: with a method `channel_map(dtype, forward)`; in the order of `Chain`.
+      bijectors: with a method `channel_map(value, forward)`; in the order of `Chain`.
     """
 
     def __init__(self, bijectors: Sequence[FlowBijector]):

@@ -133,13 +133,13 @@ class Repeat(FlowBijector):
         def rebuild_inputs(out, d_out, d_log_det, sources, context):
             return self._rebuild_steps(out, d_out, d_log_det, context, forward)
 
-        stacked = [s for _, s in self._stack.pairs]
-        return with_rebuilt_gradient(evaluate, rebuild_inputs, stacked, value, context)
+        variables = self._stack.stacked
+        return with_rebuilt_gradient(evaluate, rebuild_inputs, variables, value, context)
 
     def _evaluate_steps(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims
         both = self._step.forward_and_log_det if forward else self._step.inverse_and_log_det
-        stacked = [s for _, s in self._stack.pairs]
+        stacked = self._stack.stacked
         arrays = [self._loop.unstacked(s) for s in stacked]
         moved_on: set[int] = set()
 
@@ -167,7 +167,7 @@ class Repeat(FlowBijector):
     def _rebuild_steps(self, out, d_out, d_log_det, context, forward: bool):
         """The loop backwards: inputs from outputs, and the gradients on the way."""
         ndims = self.forward_min_event_ndims
-        stacked = [s for _, s in self._stack.pairs]
+        stacked = self._stack.stacked
         arrays = [self._loop.unstacked(s) for s in stacked]
         trained = [p for p, s in enumerate(stacked) if s.trainable and s.dtype.is_floating]
         extra = [] if context is None else [context]
@@ -196,7 +196,7 @@ class Repeat(FlowBijector):
         return value, d_value, [g.stack() for g in gradients] + d_extra
 
     def _initialize(self, y, context):
-        stacked = [s for _, s in self._stack.pairs]
+        stacked = self._stack.stacked
 
         @tf.function(autograph=False)  # in eager mode it would outlast the first training step
         def walk(y):

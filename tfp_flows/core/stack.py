@@ -77,17 +77,22 @@ class Stack(tf.Module):
     @property
     def pairs(self) -> list[tuple[tf.Variable, tf.Variable]]:
         """Each of the template's variables with the stacked one."""
-        return list(zip(self._own, self.variables_by_path.values(), strict=True))
+        return list(zip(self._own, self.stacked, strict=True))
+
+    @property
+    def stacked(self) -> list[tf.Variable]:
+        """The stacked variables, in the order of the template's."""
+        return list(self.variables_by_path.values())
 
     @property
     def count(self) -> int:
         """How many modules there are."""
-        return next(iter(self.variables_by_path.values())).shape[0]
+        return self.stacked[0].shape[0]
 
     def slices(self) -> Iterator[list[tf.Tensor]]:
         """The values of each module's variables, one module after the other."""
         for i in range(self.count):
-            yield [stacked[i] for stacked in self.variables_by_path.values()]
+            yield [variable[i] for variable in self.stacked]
 
     @contextlib.contextmanager
     def at(self, slices: list[tf.Tensor]) -> Iterator[dict[int, tf.Tensor]]:

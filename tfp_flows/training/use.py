@@ -56,10 +56,10 @@ class FlowUse:
             arguments.append(tf.constant(temperature, tf.float32))
         elif temperature != 1.0:
             raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
+        drawn = draw(*arguments)
         if not in_parts:
-            return draw(*arguments)
-        z = draw(*arguments)
-        parts = [z[i : i + batch_size] for i in range(0, n, batch_size)]
+            return drawn
+        parts = [drawn[i : i + batch_size] for i in range(0, n, batch_size)]
         return tf.concat([self._function("decode")(part) for part in parts], axis=0)
 
     def _refuse_uninitialized(self) -> None:
