@@ -68,9 +68,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
             kwargs.setdefault("dtype", continuous.dtype.name)
         super().__init__(name=name or flow.name, **kwargs)
         self._flow = flow
-        # Builds lazy networks, and shows whatever is read but not tracked.
-        with refuse_untracked(flow):
-            flow.log_prob(tf.zeros([1, *flow.event_shape], flow.dtype))
+        _look_through(flow)
         if not flow.trainable_variables:
             raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
         refuse_activity_losses(flow)
@@ -226,3 +224,16 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
     @property
     def metrics(self):
         return [self._loss_metric] + ([self._bits_metric] if self._bits_metric else [])
+
+
+def _look_through(flow: tfd.Distribution) -> None:
+    """Builds lazy networks, and raises if `log_prob` reads variables that nobody tracks."""
+    example = tf.zeros([1, *flow.event_shape], flow.dtype)
+    flow.log_prob(example)
+
+    @tf.function(autograph=False)  # traced only: an eager tape would prepare gradients of loops
+    def read():
+        with refuse_untracked(flow):
+            flow.log_prob(example)
+
+    read.get_concrete_function()
