@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -61,7 +59,8 @@ def multiscale(t):
 
 
 # name: (latent shape, dtype -> bijector). A new bijection is tested by one line more.
-BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]] = {
+# A third entry is the width of the context that it takes.
+BIJECTORS: dict[str, tuple] = {
     "additive-half": ((4,), lambda t: fb.AdditiveCoupling(mlp(2, 2, (5,), dtype=t.name))),
     "additive-alternate-swap": (
         (5,),
@@ -105,6 +104,42 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
     "conditioner-function": ((4,), lambda t: affine(lambda a: tf.concat([a, tf.sin(a)], -1))),
     "conditioner-lazy-keras": ((4,), lambda t: affine(lazy(4, t.name))),
     "conditioner-tf-keras": ((4,), lambda t: affine(old_keras(2, 4, t.name))),
+    "affine-context": ((4,), lambda t: affine(mlp(2, 4, (5,), context=2, dtype=t.name)), 2),
+    "affine-image-context": (
+        (2, 2, 4),
+        lambda t: affine(
+            conv((2, 2, 2), 4, 3, context=(2, 2, 1), dtype=t.name), mask="channel", swap=True
+        ),
+        4,
+    ),
+    "affine-resnet-context": (
+        (2, 2, 4),
+        lambda t: affine(resnet((2, 2, 2), 4, 3, 1, context=3, dtype=t.name), mask="channel"),
+        3,
+    ),
+    "spline-context": (
+        (4,),
+        lambda t: fb.SplineCoupling(mlp(2, 16, (5,), context=2, dtype=t.name), bins=3),
+        2,
+    ),
+    "chain-context": (
+        (4,),
+        lambda t: fb.Chain(
+            [
+                affine(mlp(2, 4, (5,), context=2, dtype=t.name)),
+                fb.ActNorm(4, t),
+                fb.Invert(affine(mlp(2, 4, (5,), context=2, dtype=t.name), swap=True)),
+            ],
+            reversible=True,
+        ),
+        2,
+    ),
+    "repeat-context": (
+        (4,),
+        lambda t: fb.Repeat(affine(mlp(2, 4, (5,), "tanh", context=2, dtype=t.name)), 2, True),
+        2,
+    ),
+    "invert": ((4,), lambda t: fb.Invert(affine(Linear(2, 4, t)))),
     "spline-half": ((4,), lambda t: fb.SplineCoupling(mlp(2, 22, (5,), dtype=t.name), bins=4)),
     "spline-array": (
         (4,),
@@ -177,13 +212,18 @@ BIJECTORS: dict[str, tuple[tuple[int, ...], Callable[[tf.DType], tfb.Bijector]]]
 }
 
 
-def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor]:
-    """A bijector with variables away from their start, and latents for it."""
-    shape, build = BIJECTORS[name]
+# Names that begin so search for one direction, and evaluate networks as often as that takes.
+SEARCHES = ()
+
+
+def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:
+    """A bijector with variables away from their start, latents for it, and `{"context": ...}`."""
+    shape, build, *width = BIJECTORS[name]
     bijector = build(dtype)
     random = np.random.RandomState(7)
     x = tf.constant(random.normal(size=(3, *shape)), dtype)
-    bijector.forward(x)  # builds what is lazy
+    kwargs = {"context": tf.constant(random.normal(size=(3, *width)), dtype)} if width else {}
+    bijector.forward(x, **kwargs)  # builds what is lazy
     for variable in bijector.trainable_variables:
         variable.assign_add(tf.constant(random.normal(size=variable.shape) * 0.1, variable.dtype))
-    return bijector, x
+    return bijector, x, kwargs

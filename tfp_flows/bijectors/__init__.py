@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.bijectors.conv1x1 import Invertible1x1Conv
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling
+from tfp_flows.bijectors.invert import Invert
 from tfp_flows.bijectors.multiscale import MultiScale
 from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.spline import SplineCoupling
@@ -14,6 +15,7 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "Chain",
+    "Invert",
     "Invertible1x1Conv",
     "MultiScale",
     "Repeat",

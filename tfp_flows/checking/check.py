@@ -73,7 +73,7 @@ def check_bijector(
       x: latents to try, `[batch, *event]`, of the usual size of your data; with two examples or
         more it shows whether they are independent of each other. The Jacobian has
         `size(event)^2` entries, so keep events small.
-      context: passed as `context=`, unless None.
+      context: passed as `context=`, unless None: `[batch, width]`, one for each example.
       rtol: tolerance, relative to the largest value compared (at least 1). The square root of
         the machine epsilon if None: 3.5e-4 in float32, 1.5e-8 in float64; rounding passes,
         also where the bijector is ill-conditioned up to some thousands, and mistakes do not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -89,16 +90,16 @@ def event_ranks(s: Subject) -> Iterator[str]:
 
 def batch(s: Subject) -> Iterator[str]:
     """An example's result does not depend on the batch around it."""
-    if s.context is not None:  # its batch shape would have to follow
-        return
+    contexts = (None, None) if s.context is None else (s.context[0], s.context[tf.newaxis])
+    one, more = (dataclasses.replace(s, context=c).methods for c in contexts)
     for name, argument in s.arguments().items():
         together = s.methods[name](fresh(argument))
         rank = argument.shape.rank - (s.x_ndims if name.startswith("forward") else s.y_ndims)
         shape = argument.shape[:rank] + together.shape[min(rank, together.shape.rank) :]
         together = tf.broadcast_to(together, shape)
-        alone = s.methods[name](fresh(argument[0]))
+        alone = one[name](fresh(argument[0]))
         yield from s.differences(f"{name}, one example without batch", alone, together[0])
-        twice = s.methods[name](fresh(argument[tf.newaxis]))
+        twice = more[name](fresh(argument[tf.newaxis]))
         yield from s.differences(f"{name}, two batch dimensions", twice, together[tf.newaxis])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfp_flows.conditioners.inputs import input_of
+from tfp_flows.conditioners.inputs import with_context
 from tfp_flows.keras_engine import keras
 
 
@@ -16,6 +16,7 @@ def conv(
     activation: str = "relu",
     dropout: float = 0.0,
     position_bias: bool = False,
+    context: int | Sequence[int] | None = None,
     dtype: Any = None,
     name: str = "conv",
 ) -> keras.Model:
@@ -31,6 +32,8 @@ def conv(
       dropout: rate after each hidden layer, while training.
       position_bias: whether the first layer has a bias for every position, in place of one for
         all of them.
+      context: shape of the context that the network takes as its second input, always as a flat
+        vector: `(k,)`, or `(height, width, c)` for an image; None if it takes none.
       dtype: of the layers; Keras's own default if None.
       name: of the model.
 
@@ -41,24 +44,22 @@ def conv(
       >>> conv((4, 4, 2), 4, hidden=8).output_shape
       (None, 4, 4, 4)
     """
-    layers = [input_of(inputs, dtype)]
-    for kernel in (3, 1):
-        if position_bias and kernel == 3:
-            layers += [
-                keras.layers.Conv2D(hidden, kernel, padding="same", use_bias=False, dtype=dtype),
-                PositionBias(dtype=dtype),
-                keras.layers.Activation(activation, dtype=dtype),
-            ]
-        else:
-            layers.append(
-                keras.layers.Conv2D(hidden, kernel, 1, "same", activation=activation, dtype=dtype)
-            )
-        if dropout:
-            layers.append(keras.layers.Dropout(dropout, dtype=dtype))
-    layers.append(
-        keras.layers.Conv2D(outputs, 3, padding="same", kernel_initializer="zeros", dtype=dtype)
-    )
-    return keras.Sequential(layers, name=name)
+
+    def convolve(filters, kernel, **kwargs):
+        return keras.layers.Conv2D(filters, kernel, padding="same", dtype=dtype, **kwargs)
+
+    dropped = [keras.layers.Dropout(dropout, dtype=dtype) for _ in range(2 if dropout else 0)]
+    if position_bias:
+        first = [convolve(hidden, 3, use_bias=False), PositionBias(dtype=dtype)]
+    elif context is not None:
+        first = [convolve(hidden, 3)]
+    else:
+        first = [convolve(hidden, 3, activation=activation)]
+    rest = [*dropped[:1], convolve(hidden, 1, activation=activation), *dropped[1:]]
+    if position_bias or context is not None:
+        rest = [keras.layers.Activation(activation, dtype=dtype), *rest]
+    rest.append(convolve(outputs, 3, kernel_initializer="zeros"))
+    return with_context(first, rest, inputs, context, dtype, name)
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")

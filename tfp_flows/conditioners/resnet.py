@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfp_flows.conditioners.inputs import input_of
+from tfp_flows.conditioners.inputs import add_context, input_of
 from tfp_flows.keras_engine import keras
 
 
@@ -16,6 +16,7 @@ def resnet(
     blocks: int = 2,
     activation: str = "relu",
     dropout: float = 0.0,
+    context: int | Sequence[int] | None = None,
     dtype: Any = None,
     name: str = "resnet",
 ) -> keras.Model:
@@ -31,6 +32,8 @@ def resnet(
       blocks: number of blocks, of two 3x3 convolutions each.
       activation: a Keras activation.
       dropout: rate inside each block, while training.
+      context: shape of the context that the network takes as its second input, always as a flat
+        vector: `(k,)`, or `(height, width, c)` for an image; None if it takes none.
       dtype: of the layers; Keras's own default if None.
       name: of the model.
 
@@ -51,11 +54,13 @@ def resnet(
         return keras.layers.Activation(activation, dtype=dtype)(x)
 
     image = input_of(inputs, dtype)
-    x = convolve(image, hidden)
+    given, x = add_context(convolve(image, hidden), context, dtype)
     for _ in range(blocks):
         shortcut = x
         x = activate(convolve(activate(x), hidden))
         if dropout:
             x = keras.layers.Dropout(dropout, dtype=dtype)(x)
         x = keras.layers.Add(dtype=dtype)([shortcut, convolve(x, hidden)])
-    return keras.Model(image, convolve(activate(x), outputs, "zeros"), name=name)
+    return keras.Model(
+        [image, *given] if given else image, convolve(activate(x), outputs, "zeros"), name=name
+    )

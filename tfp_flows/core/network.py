@@ -56,10 +56,12 @@ class Network(tf.Module):
           x: `[..., *event]`, of `event_ndims` event dimensions.
           event_ndims: how many dimensions the network takes as one example.
           width: the size of the last dimension that the caller needs.
-          context: given to the network as second argument, unless None.
+          context: `[..., width]`, with batch dimensions that broadcast against those of `x`; the
+            network's second argument (its second input, if it is a Keras model), unless None.
 
         Raises:
-          ValueError: the network's output has another shape.
+          ValueError: the network's output has another shape; or it takes a context and gets
+            none, or the other way round.
           UntrackedVariableError: it reads variables that it does not own.
         """
         batch_ndims = x.shape.rank - event_ndims
@@ -68,9 +70,8 @@ class Network(tf.Module):
         if batch_ndims != 1:
             inputs = tf.reshape(x, tf.concat([[-1], sizes[batch_ndims:]], 0))
             inputs.set_shape([None, *event])
-            if context is not None:  # [..., width], with batch dimensions that may broadcast
-                shape = tf.concat([sizes[:batch_ndims], tf.shape(context)[-1:]], 0)
-                context = tf.reshape(tf.broadcast_to(context, shape), [-1, context.shape[-1]])
+        if context is not None:
+            context = _flat_context(context, x, sizes[:batch_ndims])
         expected = event[:-1] + [width]
         if inputs.shape[0] == 0:  # oneDNN's convolutions give an empty batch the wrong shape
             return tf.zeros([*x.shape[:-1], width], x.dtype)
@@ -87,13 +88,46 @@ class Network(tf.Module):
             out.set_shape(x.shape[:-1] + [width])
         return out
 
+    def features(self, x: tf.Tensor) -> tf.Tensor:
+        """The network's plain output, of whatever shape."""
+        return self._call_net(x, None)
+
     def _call_net(self, x: tf.Tensor, context) -> tf.Tensor:
         # Every trace is guarded, and the first eager call: the later ones read the same.
         guard = not (self._checked and tf.executing_eagerly())
         with refuse_untracked(self) if guard else contextlib.nullcontext():
-            out = self._net(x) if context is None else self._net(x, context)
+            out = self._net(*self._arguments(x, context))
         self._checked = True
         return out
 
+    def _arguments(self, x: tf.Tensor, context) -> tuple:
+        """What the network is called with: Keras models take all their inputs as one list."""
+        inputs = len(getattr(self._net, "inputs", None) or ())  # known of functional models only
+        if inputs and inputs != 1 + (context is not None):
+            wrong = "needs a context, and got none" if inputs > 1 else "takes no context"
+            raise ValueError(
+                f"Conditioner {self!r} has {inputs} input(s): it {wrong}. The networks of "
+                "tfp_flows.conditioners take one if they are made with `context=`."
+            )
+        if context is None:
+            return (x,)
+        return ([x, context],) if inputs else (x, context)
+
     def __repr__(self) -> str:
         return repr(getattr(self._net, "name", self._net))
+
+
+def _flat_context(context: tf.Tensor, x: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    """The context of every example of `x`, whose batch dimensions are flattened: `[n, width]`."""
+    context = tf.convert_to_tensor(context)
+    batch_ndims = batch.shape[0]
+    if context.shape.rank == 0 or context.shape.rank - 1 > batch_ndims:
+        raise ValueError(
+            f"A context has shape [..., width], with batch dimensions that broadcast to those of "
+            f"the examples: got {context.shape} for {batch_ndims} batch dimension(s)."
+        )
+    one_each = batch_ndims == 1 and context.shape.rank == 2
+    if one_each and x.shape[0] is not None and context.shape[0] == x.shape[0]:
+        return context
+    shape = tf.concat([batch, tf.shape(context)[-1:]], 0)
+    return tf.reshape(tf.broadcast_to(context, shape), [-1, context.shape[-1]])

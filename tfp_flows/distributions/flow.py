@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -12,7 +15,9 @@ from tensorflow_probability.python.distributions.transformed_distribution import
 )
 
 from tfp_flows.bijectors import Chain
-from tfp_flows.core import FlowBijector
+from tfp_flows.core import FlowBijector, Network
+from tfp_flows.distributions.conditioned import Conditioned
+from tfp_flows.distributions.context import ContextPort
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -25,13 +30,20 @@ class Flow(_TransformedDistribution):
     Args:
       distribution: the base, over latents.
       bijector: from latent to data; any injective `tfb.Bijector`.
+      context_shape: shape of one example's context, for a bijector that is conditioned; `()` is
+        one number or label. None: the flow takes no context.
+      context_encoder: a network (a Keras layer, a function) from contexts to the vectors that
+        the conditioners get, as `conditioners.labels`; None: they get the context itself, flat.
       name: name of the distribution.
 
-    Methods take `context=` besides TFP's own arguments, for bijectors that are conditioned.
+    A conditional flow takes `context=` besides TFP's own arguments, `[..., *context_shape]`. Its
+    batch dimensions and those of the values (or the sample shape) broadcast; `condition(context)`
+    gives a plain distribution.
 
-    Raises (from `log_prob`, `prob`):
+    Raises (from `log_prob`, `prob`, `sample`):
       TypeError: the values are integers.
-      ValueError: the values do not have the event shape.
+      ValueError: the values do not have the event shape; a context is missing, has the wrong
+        shape, or is given to a flow that takes none.
 
     Example:
       >>> flow = Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), tfb.Scale(2.0))
@@ -45,15 +57,22 @@ class Flow(_TransformedDistribution):
         self,
         distribution: tfd.Distribution,
         bijector: tfb.Bijector,
+        context_shape: Sequence[int] | int | None = None,
+        context_encoder: Any = None,
         name: str = "flow",
     ):
         parameters = dict(locals())
+        self._context = self._no_dependency(ContextPort(context_shape, name))
+        if context_encoder is not None and context_shape is None:
+            raise ValueError(f"{name}: a context_encoder needs a context_shape.")
+        self._encoder = None
+        if context_encoder is not None:
+            self._encoder = Network(context_encoder, name=f"{name}_context_encoder")
         if not isinstance(bijector, FlowBijector):
             bijector = Chain([bijector])
         super().__init__(
             distribution,
             bijector,
-            kwargs_split_fn=_split_context,
             parameters=parameters,
             name=name,
         )
@@ -62,7 +81,23 @@ class Flow(_TransformedDistribution):
     def _parameter_properties(cls, dtype, num_classes=None):
         return tfd.TransformedDistribution._parameter_properties(dtype, num_classes)
 
-    def _call_log_prob(self, value, name, **kwargs):
+    @property
+    def context_shape(self) -> tuple[int, ...] | None:
+        """Shape of one example's context; None for a flow that takes none."""
+        return self._context.shape
+
+    def checked_context(self, context) -> tf.Tensor | None:
+        """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
+        return self._context.checked(context)
+
+    def condition(self, context) -> Conditioned:
+        """This flow given a context, as a plain distribution for TFP's pipelines.
+
+        Its batch shape is that of the context: `context.shape` without `context_shape`.
+        """
+        return Conditioned(self, context)
+
+    def _call_log_prob(self, value, name, context=None):
         # TFP would cast integers in silence, and broadcast what has the wrong shape.
         value = tf.convert_to_tensor(value, dtype_hint=self.dtype)
         if not value.dtype.is_floating:
@@ -76,18 +111,49 @@ class Flow(_TransformedDistribution):
                 f"{self.name} has event shape {tuple(self.event_shape)}, got values of shape "
                 f"{value.shape}; the last dimensions must be the event's."
             )
-        return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
+        context = self.checked_context(context)
+        return super()._call_log_prob(tf.cast(value, self.dtype), name, context=context)
 
     def _call_prob(self, value, name, **kwargs):
         return tf.exp(self._call_log_prob(value, name, **kwargs))
 
     def _log_prob(self, value, context=None):
-        latent, log_det = self.bijector.inverse_and_log_det(value, len(self.event_shape), context)
+        ndims = len(self.event_shape)
+        if context is not None:
+            value, context = self._context.broadcast(value, ndims, context)
+            context = self.encode_context(context)
+        latent, log_det = self.bijector.inverse_and_log_det(value, ndims, context)
         return self.distribution.log_prob(latent) + log_det
 
+    def encode_context(self, context) -> tf.Tensor | None:
+        """What the conditioners get: the context's features, `[..., width]`.
+
+        For `bijector.forward(z, context=...)` and its like; the flow's own methods call it.
+        """
+        context = self.checked_context(context)
+        if context is None:
+            return None
+        if self._encoder is not None:
+            return tf.cast(self._encoder.features(context), self.dtype)
+        return tf.cast(self._context.flat(context), self.dtype)
+
+    def _call_sample_n(self, sample_shape, seed, context=None):
+        context = self.checked_context(context)
+        if context is None:
+            return super()._call_sample_n(sample_shape, seed)
+        latent = self.distribution.sample(self._context.sample_shape(sample_shape, context), seed)
+        _, context = self._context.broadcast(latent, len(self.distribution.event_shape), context)
+        return self.bijector.forward(latent, context=self.encode_context(context))
+
     def _sample_and_log_prob(self, sample_shape, seed, context=None):
-        latent, log_prob = self.distribution.experimental_sample_and_log_prob(sample_shape, seed)
+        context = self.checked_context(context)
         event_ndims = len(self.distribution.event_shape)
+        if context is not None:
+            sample_shape = self._context.sample_shape(sample_shape, context)
+        latent, log_prob = self.distribution.experimental_sample_and_log_prob(sample_shape, seed)
+        if context is not None:
+            _, context = self._context.broadcast(latent, event_ndims, context)
+            context = self.encode_context(context)
         value, log_det = self.bijector.forward_and_log_det(latent, event_ndims, context)
         return value, log_prob - log_det
 
@@ -98,10 +164,3 @@ class Flow(_TransformedDistribution):
         )
 
     __str__ = __repr__
-
-
-def _split_context(kwargs: dict) -> tuple[dict, dict]:
-    unknown = set(kwargs) - {"context"}
-    if unknown:
-        raise TypeError(f"Unknown argument(s) {sorted(unknown)}; a flow takes `context`.")
-    return {}, {k: v for k, v in kwargs.items() if v is not None}

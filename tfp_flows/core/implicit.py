@@ -1,0 +1,43 @@
+"""Inverses that are found by search, with exact gradients of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Vjp = Callable[[tf.Tensor], tf.Tensor]
+
+
+def implicit_inverse(
+    evaluate: Callable[[tf.Tensor], tf.Tensor],
+    value: tf.Tensor,
+    solve: Callable[[tf.Tensor], tf.Tensor],
+    solve_transposed: Callable[[Vjp, tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    """The root `x` of `evaluate(x) = value`, with the gradient of the implicit function theorem.
+
+    With `J` the Jacobian of `evaluate` at `x`, and `u` the solution of `J^T u = dx`, the gradient
+    is `u` for `value`, and `-u^T d evaluate` for all else that `evaluate` reads (variables and
+    context). Nothing of the search is kept in memory.
+
+    Args:
+      evaluate: `x -> value`, differentiable.
+      value: what it shall give.
+      solve: `value -> x`, by any means; no gradient passes through it.
+      solve_transposed: given `vjp: v -> J^T v` and `d`, returns `u` with `J^T u = d`.
+    """
+    root = tf.stop_gradient(solve(tf.stop_gradient(value)))
+
+    @tf.custom_gradient
+    def attach(value, evaluated):
+        def gradient(d_root):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(root)
+                again = evaluate(root)
+            u = solve_transposed(lambda v: tape.gradient(again, root, v), d_root)
+            return u, -u
+
+        return tf.identity(root), gradient
+
+    return attach(value, evaluate(root))
