@@ -9,7 +9,7 @@ import tf_keras
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import conv, mlp, resnet
+from tfp_flows.conditioners import conv, lipschitz_mlp, made, mlp, resnet
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -105,6 +105,11 @@ BIJECTORS: dict[str, tuple] = {
     "conditioner-lazy-keras": ((4,), lambda t: affine(lazy(4, t.name))),
     "conditioner-tf-keras": ((4,), lambda t: affine(old_keras(2, 4, t.name))),
     "affine-context": ((4,), lambda t: affine(mlp(2, 4, (5,), context=2, dtype=t.name)), 2),
+    "context-affine": (
+        (2, 2, 3),
+        lambda t: fb.ContextAffine(mlp(2, 6, (5,), dtype=t.name), event_ndims=3),
+        2,
+    ),
     "affine-image-context": (
         (2, 2, 4),
         lambda t: affine(
@@ -156,6 +161,49 @@ BIJECTORS: dict[str, tuple] = {
     "spline-image-checkerboard": (
         (2, 2, 2),
         lambda t: fb.SplineCoupling(conv((2, 2, 2), 10, 3, dtype=t.name), "checkerboard", bins=2),
+    ),
+    "spline-circular": (
+        (4,),
+        lambda t: fb.SplineCoupling(mlp(4, 24, (5,), dtype=t.name), bins=4, circular=True),
+    ),
+    "autoregressive-affine": (
+        (3,),
+        lambda t: fb.MaskedAutoregressive(made(3, 2, (6,), "reverse", dtype=t.name)),
+    ),
+    "autoregressive-context": (
+        (4,),
+        lambda t: fb.MaskedAutoregressive(
+            made(4, 2, (5, 6), "random", "tanh", context=2, seed=0, dtype=t.name), "softplus"
+        ),
+        2,
+    ),
+    "autoregressive-spline": (
+        (3,),
+        lambda t: fb.SplineAutoregressive(made(3, 8, (5,), [1, 2, 0], dtype=t.name), bins=3),
+    ),
+    "autoregressive-spline-context": (
+        (2,),
+        lambda t: fb.SplineAutoregressive(made(2, 8, (5,), context=2, dtype=t.name), bins=3),
+        2,
+    ),
+    "autoregressive-repeat": (
+        (3,),
+        lambda t: fb.Repeat(fb.MaskedAutoregressive(made(3, 2, (6,), dtype=t.name)), 2),
+    ),
+    "rotation": ((3,), lambda t: fb.Rotation(3, 0, bound=9.0, dtype=t)),
+    "residual": ((3,), lambda t: fb.Residual(lipschitz_mlp(3, (5,), dtype=t.name))),
+    "residual-elu-single": (
+        (1,),
+        lambda t: fb.Residual(lipschitz_mlp(1, (5,), 0.5, "elu", dtype=t.name)),
+    ),
+    "residual-context": (
+        (3,),
+        lambda t: fb.Residual(lipschitz_mlp(3, (5,), context=2, dtype=t.name)),
+        2,
+    ),
+    "residual-flow": (
+        (2,),
+        lambda t: flows.residual((2,), 1, 4, bound=0.8, dtype=t).bijector,
     ),
     "actnorm": ((2, 2, 3), lambda t: fb.ActNorm(3, t)),
     "actnorm-elements": ((2, 2, 3), lambda t: fb.ActNorm((2, 2, 3), t)),
@@ -209,11 +257,56 @@ BIJECTORS: dict[str, tuple] = {
         (4,),
         lambda t: flows.glow((2, 2, 1), 1, 1, 3, stacked=False, seed=0, dtype=t).bijector,
     ),
+    "neural_spline-context": (
+        (4,),
+        lambda t: flows.neural_spline((4,), 2, (4,), 4, context_shape=2, seed=0, dtype=t).bijector,
+        2,
+    ),
+    "neural_spline-image": (
+        (4,),
+        lambda t: flows.neural_spline((2, 2, 1), 1, 3, 3, levels=1, seed=0, dtype=t).bijector,
+    ),
+    "neural_spline-circular": (
+        (3,),
+        lambda t: flows.neural_spline((3,), 2, (4,), 4, circular=True, seed=0, dtype=t).bijector,
+    ),
+    "maf": ((3,), lambda t: flows.maf((3,), 2, (4,), dtype=t).bijector),
+    "maf-spline-context": (
+        (3,),
+        lambda t: flows.maf(
+            (3,), 2, (4,), "spline", 3, order="random", context_shape=2, seed=0, dtype=t
+        ).bijector,
+        2,
+    ),
+    "iaf": ((3,), lambda t: flows.iaf((3,), 3, (4,), dtype=t).bijector),
+    "iaf-context": (
+        (3,),
+        lambda t: flows.iaf((3,), 1, (4,), context_shape=2, dtype=t).bijector,
+        2,
+    ),
+    "nice-context": (
+        (5,),
+        lambda t: flows.nice((5,), 2, (4,), context_shape=2, dtype=t).bijector,
+        2,
+    ),
+    "real_nvp-context": (
+        (4,),
+        lambda t: flows.real_nvp((4,), 2, (4,), context_shape=2, dtype=t).bijector,
+        2,
+    ),
+    "glow-context": (
+        (16,),
+        lambda t: flows.glow((4, 4, 1), 2, 1, 3, context_shape=2, seed=0, dtype=t).bijector,
+        2,
+    ),
 }
 
 
 # Names that begin so search for one direction, and evaluate networks as often as that takes.
-SEARCHES = ()
+SEARCHES = ("residual", "autoregressive", "maf")
+
+# Here it is the density that searches.
+SEARCHED_DENSITIES = ("iaf",)
 
 
 def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:

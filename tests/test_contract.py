@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHES, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -22,8 +22,8 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 EVERY = pytest.mark.parametrize("name", BIJECTORS)
 OURS = [n for n in BIJECTORS if not n.startswith("tfp-")]
-BARE = ("actnorm", "conv1x1", "squeeze", "multiscale", "chain-reshape")
-CONDITIONED = [n for n in BIJECTORS if not n.startswith(BARE)]
+BARE = ("actnorm", "conv1x1", "squeeze", "multiscale", "chain-reshape", "rotation")
+CONDITIONED = [n for n in BIJECTORS if not n.startswith((*BARE, *SEARCHED_DENSITIES))]
 
 
 @EVERY

@@ -4,7 +4,17 @@ from tfp_flows import bijectors, conditioners
 from tfp_flows.checking import check_bijector
 from tfp_flows.core import UntrackedVariableError
 from tfp_flows.distributions import Dequantized
-from tfp_flows.flows import glow, nice, real_nvp
+from tfp_flows.flows import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    neural_spline,
+    nice,
+    real_nvp,
+    residual,
+    with_labels,
+)
 from tfp_flows.initialization import initialize
 from tfp_flows.training import FlowModel
 from tfp_flows.version import __version__
@@ -17,8 +27,14 @@ __all__ = [
     "bijectors",
     "check_bijector",
     "conditioners",
+    "ffjord",
     "glow",
+    "iaf",
     "initialize",
+    "maf",
+    "neural_spline",
     "nice",
     "real_nvp",
+    "residual",
+    "with_labels",
 ]

@@ -34,7 +34,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     Args:
       flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
       batch: data, `[n, *event_shape]`; some hundred examples are plenty.
-      context: conditioning tensor, for flows that take one.
+      context: for flows that take one, `[n, *context_shape]`, or one for all.
 
     Raises:
       ValueError: the batch is empty, not finite or of the wrong shape.
@@ -75,7 +75,8 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
         noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
         flow, batch = flow.flow, flow.dequantize(batch, noise)
     with restored_on_error(flow.variables):
-        _as_flow_bijector(flow)._initialize(tf.cast(batch, flow.dtype), context)
+        features = flow.encode_context(context) if context is not None else None
+        _as_flow_bijector(flow)._initialize(tf.cast(batch, flow.dtype), features)
         if needs_initialization(flow):
             raise ValueError(
                 f"A layer of {flow.name} cannot be reached from the data side, as inside "

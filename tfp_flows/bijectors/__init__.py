@@ -1,12 +1,17 @@
 """What transforms: every class is a `tfb.Bijector`; `forward` goes from latent to data."""
 
 from tfp_flows.bijectors.actnorm import ActNorm
+from tfp_flows.bijectors.autoregressive import MaskedAutoregressive, SplineAutoregressive
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.circle import Rotation
+from tfp_flows.bijectors.context_affine import ContextAffine
+from tfp_flows.bijectors.continuous import ContinuousFlow
 from tfp_flows.bijectors.conv1x1 import Invertible1x1Conv
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling
 from tfp_flows.bijectors.invert import Invert
 from tfp_flows.bijectors.multiscale import MultiScale
 from tfp_flows.bijectors.repeat import Repeat
+from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.spline import SplineCoupling
 from tfp_flows.bijectors.squeeze import Squeeze
 
@@ -15,10 +20,16 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "Chain",
+    "ContextAffine",
+    "ContinuousFlow",
     "Invert",
     "Invertible1x1Conv",
+    "MaskedAutoregressive",
     "MultiScale",
     "Repeat",
+    "Residual",
+    "Rotation",
+    "SplineAutoregressive",
     "SplineCoupling",
     "Squeeze",
 ]

@@ -23,10 +23,11 @@ class Settings(NamedTuple):
     bound: float
     min_bin_size: float
     min_slope: float
+    circular: bool = False
 
     @property
     def numbers(self) -> int:  # that describe one spline
-        return 3 * self.bins - 1
+        return 3 * self.bins - (0 if self.circular else 1)
 
     @property
     def least(self) -> float:  # size of a bin that has no share of the rest
@@ -62,7 +63,8 @@ def spline(
     Args:
       value: `[...]`.
       raw: `[..., 3 * bins - 1]`, for each entry the logits of the bins' widths, those of their
-        heights, and the raw slopes between them.
+        heights, and the raw slopes between them; on a circle one more slope, of its seam, which
+        is the first of the slopes.
       settings: what the splines share.
       invert: whether to apply the inverse.
 
@@ -104,7 +106,7 @@ def _bend(bin_: _Bin):
 def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tensor]:
     """Finds the bins of `value` `[entries]`, and the pair of corners where they start."""
     bins, bound = settings.bins, settings.bound
-    inside = tf.abs(value) < bound
+    inside = tf.abs(value) <= bound if settings.circular else tf.abs(value) < bound
     value = tf.clip_by_value(value, -bound, bound)  # nothing outside may reach a quotient
 
     logits = raw[:bins], raw[bins : 2 * bins]
@@ -129,7 +131,11 @@ def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tens
     shares = tf.stack([tf.gather(tf.reshape(w, [-1]), place) for w in weights]) * inverse_sums
     starts = tf.stack([tf.gather(tf.reshape(b, [-1]), place) for b in before]) * inverse_sums
     # The slope is 1 where the raw one is 0, as at both borders.
-    slopes = tf.reshape(tf.concat([zero[None], raw[2 * bins :], zero[None]], axis=0), [-1])
+    slopes = raw[2 * bins :]
+    borders = [zero[None], slopes, zero[None]]
+    if settings.circular:
+        borders = [slopes, slopes[:1]]
+    slopes = tf.reshape(tf.concat(borders, axis=0), [-1])
     raw_slopes = tf.gather(slopes, tf.stack([place, place + entries]))
 
     start = settings.least * tf.cast(index, value.dtype) - bound + settings.rest * starts
@@ -243,7 +249,10 @@ def _pull_logits(d_size, d_start, bin_: _Bin, settings: Settings):
 
 
 def _pull_slopes(d_raw, bin_: _Bin, settings: Settings):
-    knots = tf.range(1, settings.bins)[:, None]
     d_left, d_right = tf.unstack(d_raw)
-    right = tf.where(knots == bin_.index + 1, d_right, 0.0)
+    knots = tf.range(int(not settings.circular), settings.bins)[:, None]
+    following = bin_.index + 1
+    if settings.circular:  # the last knot is the first
+        following = tf.where(following == settings.bins, 0, following)
+    right = tf.where(knots == following, d_right, 0.0)
     return tf.where(knots == bin_.index, d_left, right)

@@ -13,22 +13,33 @@ class ContextPort:
 
     Args:
       shape: of one example's context; None if there is none.
+      dtype: of contexts.
+      classes: contexts are labels `0 ... classes - 1`, if given.
       owner: name for messages.
     """
 
-    def __init__(self, shape: Sequence[int] | int | None, owner: str):
+    def __init__(
+        self,
+        shape: Sequence[int] | int | None,
+        dtype: tf.DType,
+        classes: int | None,
+        owner: str,
+    ):
         if isinstance(shape, int):
             shape = (shape,)
         self.shape = None if shape is None else tuple(int(n) for n in shape)
+        self.dtype = tf.int32 if classes else dtype
+        self._classes = classes
         self._owner = owner
         if self.shape is not None and min(self.shape, default=1) < 1:
             raise ValueError(f"{owner}: context_shape must be of sizes 1 or more, got {shape}.")
 
     def checked(self, context) -> tf.Tensor | None:
-        """Returns the context as a tensor.
+        """Returns the context as a tensor of its dtype.
 
         Raises:
-          ValueError: it is missing or not wanted, or has the wrong shape.
+          ValueError: it is missing or not wanted, has the wrong shape, or holds what is no label
+            (in graph mode: `tf.errors.InvalidArgumentError`; XLA leaves that check out).
         """
         if self.shape is None:
             if context is not None:
@@ -48,7 +59,21 @@ class ContextPort:
             raise ValueError(
                 f"{self._owner} takes contexts of shape {self._expected()}, got {context.shape}."
             )
-        return context
+        if self._classes:
+            return self._checked_labels(context)
+        return tf.cast(context, self.dtype)
+
+    def _checked_labels(self, labels: tf.Tensor) -> tf.Tensor:
+        message = f"{self._owner} takes whole-number labels in 0 ... {self._classes - 1}"
+        if not labels.dtype.is_integer:
+            raise ValueError(f"{message}, got {labels.dtype.name}.")
+        wrong = tf.math.count_nonzero((labels < 0) | (labels > self._classes - 1))
+        if tf.executing_eagerly():
+            if wrong:
+                raise ValueError(f"{message}; {int(wrong)} of {int(tf.size(labels))} are not.")
+            return tf.cast(labels, self.dtype)
+        with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
+            return tf.cast(labels, self.dtype)
 
     def broadcast(
         self, value: tf.Tensor, event_ndims: int, context: tf.Tensor

@@ -18,6 +18,7 @@ from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
+from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -33,7 +34,8 @@ class Flow(_TransformedDistribution):
       context_shape: shape of one example's context, for a bijector that is conditioned; `()` is
         one number or label. None: the flow takes no context.
       context_encoder: a network (a Keras layer, a function) from contexts to the vectors that
-        the conditioners get, as `conditioners.labels`; None: they get the context itself, flat.
+        the conditioners get; None: they get the context itself, flat. With an Embedding of Keras
+        contexts are labels, see `flows.with_labels`.
       name: name of the distribution.
 
     A conditional flow takes `context=` besides TFP's own arguments, `[..., *context_shape]`. Its
@@ -62,12 +64,16 @@ class Flow(_TransformedDistribution):
         name: str = "flow",
     ):
         parameters = dict(locals())
-        self._context = self._no_dependency(ContextPort(context_shape, name))
         if context_encoder is not None and context_shape is None:
             raise ValueError(f"{name}: a context_encoder needs a context_shape.")
         self._encoder = None
         if context_encoder is not None:
             self._encoder = Network(context_encoder, name=f"{name}_context_encoder")
+        is_table = isinstance(context_encoder, keras.layers.Embedding)
+        classes = context_encoder.input_dim if is_table else None
+        self._context = self._no_dependency(
+            ContextPort(context_shape, distribution.dtype, classes, name)
+        )
         if not isinstance(bijector, FlowBijector):
             bijector = Chain([bijector])
         super().__init__(
@@ -85,6 +91,16 @@ class Flow(_TransformedDistribution):
     def context_shape(self) -> tuple[int, ...] | None:
         """Shape of one example's context; None for a flow that takes none."""
         return self._context.shape
+
+    @property
+    def context_dtype(self) -> tf.DType:
+        """The dtype of contexts: whole numbers for labels, else that of the flow."""
+        return self._context.dtype
+
+    @property
+    def context_encoder(self) -> Network | None:
+        """What turns contexts into the vectors that conditioners get."""
+        return self._encoder
 
     def checked_context(self, context) -> tf.Tensor | None:
         """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
@@ -134,8 +150,8 @@ class Flow(_TransformedDistribution):
         if context is None:
             return None
         if self._encoder is not None:
-            return tf.cast(self._encoder.features(context), self.dtype)
-        return tf.cast(self._context.flat(context), self.dtype)
+            return tf.cast(self._encoder.features(context), self.distribution.dtype)
+        return self._context.flat(context)
 
     def _call_sample_n(self, sample_shape, seed, context=None):
         context = self.checked_context(context)

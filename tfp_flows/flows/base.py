@@ -52,6 +52,25 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be 1 or more, got {count}.")
 
 
+def check_context_shape(
+    context_shape: Sequence[int] | int | None, ranks: tuple[int, ...], name: str
+) -> tuple[int, ...] | None:
+    """Returns the shape of one example's context as a tuple of ints, or None.
+
+    Raises:
+      ValueError: it has a rank that the flow's networks cannot take, or a size below 1.
+    """
+    if context_shape is None:
+        return None
+    shape = (context_shape,) if isinstance(context_shape, int) else tuple(map(int, context_shape))
+    if len(shape) not in ranks or min(shape) < 1:
+        raise ValueError(
+            f"{name} takes contexts of rank {' or '.join(map(str, ranks))}, as context_shape=(k,), "
+            f"got {shape}. For labels see flows.with_labels."
+        )
+    return shape
+
+
 def taking_turns(
     make_layer: Callable[[bool], list[tfb.Bijector]],
     layers: int,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -13,10 +11,9 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
-from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import as_filters, check_counts, check_event_shape, standard_normal
-from tfp_flows.keras_engine import keras
+from tfp_flows.flows.base import as_filters
+from tfp_flows.flows.levels import Levels
 
 tfb = tfp.bijectors
 
@@ -35,6 +32,7 @@ def glow(
     data_bijector: tfb.Bijector | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "glow",
@@ -70,6 +68,8 @@ def glow(
         place in the graph of its own.
       reversible: train by inversion, with activations rebuilt from the latents; see `fb.Repeat`
         and `fb.Chain`.
+      context_shape: `(k,)` for a flow given vectors, which all networks see, and on which the
+        prior of the last level depends too; see `Flow`.
       seed: of the initial rotations.
       dtype: of the flow.
       name: name of the distribution.
@@ -84,21 +84,23 @@ def glow(
     """
     dtype = tf.as_dtype(dtype)
     network_dtype = network_dtype or dtype.name
-    shape = check_event_shape(event_shape, (3,), name)
-    h, w, c = shape
-    check_counts(levels=levels, steps=steps)
     hidden = as_filters(hidden)
-    if h % 2**levels or w % 2**levels:
-        raise ValueError(
-            f"{name} halves height and width {levels} times, so both must be divisible by "
-            f"{2**levels}; got {h}x{w}. Pad the images, or use fewer levels."
-        )
+    build = Levels(
+        event_shape, levels, steps, split_prior, stacked, reversible, context_shape, dtype, name
+    )
     seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
 
     def make_step(image: tuple[int, int, int]) -> fb.Chain:
         h, w, c = image
         net = conv(
-            (h, w, c // 2), c, hidden, activation, dropout, position_bias, dtype=network_dtype
+            (h, w, c // 2),
+            c,
+            hidden,
+            activation,
+            dropout,
+            position_bias,
+            build.context_shape,
+            dtype=network_dtype,
         )
         return fb.Chain(
             [
@@ -108,35 +110,4 @@ def glow(
             ]
         )
 
-    scales = []
-    for level in range(levels):
-        h, w, c = h // 2, w // 2, c * 4
-        make = functools.partial(make_step, (h, w, c))
-        if stacked:
-            parts = [fb.Squeeze(), fb.Repeat(make(), steps, reversible)]
-        else:
-            each = [b for _ in range(steps) for b in make().bijectors]
-            parts = [fb.Squeeze(), fb.Chain(each, reversible)]
-        if level < levels - 1:
-            if split_prior:
-                parts.append(_split_prior((h, w, c // 2), c, network_dtype))
-            c //= 2
-        scales.append(fb.Chain(parts))
-    bijector = fb.MultiScale(scales, shape)
-    if data_bijector is not None:
-        bijector = fb.Chain([data_bijector, bijector])
-    return Flow(standard_normal(math.prod(shape), dtype), bijector, name=name)
-
-
-def _split_prior(inputs: tuple[int, int, int], outputs: int, dtype: str) -> fb.AffineCoupling:
-    """The factored-out half, standardised given the half that goes on."""
-    net = keras.Sequential(
-        [
-            input_of(inputs, dtype),
-            keras.layers.Conv2D(
-                outputs, 3, padding="same", kernel_initializer="zeros", dtype=dtype
-            ),
-        ],
-        name="split_prior",
-    )
-    return fb.AffineCoupling(net, mask="channel", scale_map="clamp", name="split_prior")
+    return build.flow(make_step, network_dtype, data_bijector)

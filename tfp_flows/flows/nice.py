@@ -12,6 +12,7 @@ from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_units,
+    check_context_shape,
     check_counts,
     check_event_shape,
     kept_features,
@@ -31,6 +32,7 @@ def nice(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    context_shape: Sequence[int] | int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "nice",
 ) -> Flow:
@@ -52,6 +54,7 @@ def nice(
       stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
         optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -68,14 +71,16 @@ def nice(
     (features,) = check_event_shape(event_shape, (1,), name)
     vector_mask(features)
     check_counts(layers=layers)
+    context = check_context_shape(context_shape, (1,), name)
     hidden = as_units(hidden)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
         kept = kept_features(features, swap)
-        net = mlp(kept, features - kept, hidden, activation, dropout, dtype=network_dtype)
+        net = mlp(kept, features - kept, hidden, activation, dropout, context, dtype=network_dtype)
         return [fb.AdditiveCoupling(net, mask="alternate", swap=swap)]
 
     couplings = taking_turns(make_layer, layers, stacked, reversible)
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
-    return Flow(base, fb.Chain([fb.ActNorm(features, dtype=dtype), couplings]), name=name)
+    bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
+    return Flow(base, bijector, context, name=name)

@@ -15,6 +15,7 @@ from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_filters,
     as_units,
+    check_context_shape,
     check_counts,
     check_event_shape,
     kept_features,
@@ -38,6 +39,7 @@ def real_nvp(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    context_shape: Sequence[int] | int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "real_nvp",
 ) -> Flow:
@@ -65,6 +67,7 @@ def real_nvp(
       stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -80,6 +83,7 @@ def real_nvp(
     network_dtype = network_dtype or dtype.name
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, levels=levels, blocks=blocks)
+    context = check_context_shape(context_shape, (1,), name)
 
     if len(shape) == 1:
         (features,) = shape
@@ -88,14 +92,15 @@ def real_nvp(
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
             kept = kept_features(features, swap)
-            net = mlp(kept, 2 * (features - kept), hidden, activation, dropout, dtype=network_dtype)
+            outputs = 2 * (features - kept)
+            net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
             return [
                 fb.ActNorm(features, dtype=dtype),
                 fb.AffineCoupling(net, mask=mask, swap=swap, scale_map=scale_map),
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        return Flow(standard_normal(features, dtype), bijector, name=name)
+        return Flow(standard_normal(features, dtype), bijector, context, name=name)
 
     filters = as_filters(32 if hidden is None else hidden)
 
@@ -105,7 +110,14 @@ def real_nvp(
         steps = []
         for i in range(count):
             net = resnet(
-                (h, w, kept), outputs, filters, blocks, activation, dropout, dtype=network_dtype
+                (h, w, kept),
+                outputs,
+                filters,
+                blocks,
+                activation,
+                dropout,
+                context,
+                dtype=network_dtype,
             )
             steps += [
                 fb.ActNorm(c, dtype=dtype),
@@ -131,4 +143,4 @@ def real_nvp(
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
-    return Flow(standard_normal(math.prod(shape), dtype), bijector, name=name)
+    return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)

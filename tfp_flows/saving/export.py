@@ -19,59 +19,84 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
     """The `tf.function`s of a flow, with open batch size, by name.
 
     `log_prob(x)` and `sample(n, seed, temperature)` for every distribution; `encode(x)` (data ->
-    latent) and `decode(z)` (latent -> data) where it has a bijector.
+    latent) and `decode(z)` (latent -> data) where it has a bijector. Those of a conditional flow
+    take a `context` as last argument, one for each example.
     """
     pixels = flow if isinstance(flow, Dequantized) else None
     continuous = pixels.flow if pixels else flow
     x_spec = tf.TensorSpec([None, *flow.event_shape], flow.dtype, name="x")
-    n_spec = tf.TensorSpec([], tf.int32, name="n")
-    seed_spec = tf.TensorSpec([2], tf.int32, name="seed")
+    given_spec = _context_spec(continuous)
 
     def to_data(values):
         return pixels.quantize(values) if pixels else values
 
-    @tf.function(input_signature=[x_spec])
-    def log_prob(x):
-        return flow.log_prob(_never_empty(x))[: tf.shape(x)[0]]
+    @tf.function(input_signature=[x_spec, *given_spec])
+    def log_prob(x, context=None):
+        given = {} if context is None else {"context": _never_empty(context)}
+        return flow.log_prob(_never_empty(x), **given)[: tf.shape(x)[0]]
 
     bijector = getattr(continuous, "bijector", None)
     if bijector is None:
 
-        @tf.function(input_signature=[n_spec, seed_spec])
-        def sample(n, seed):
-            return to_data(continuous.sample(n, seed=seed))
+        @tf.function(input_signature=[*_draw_specs(temperature=False), *given_spec])
+        def sample(n, seed, context=None):
+            given = {} if context is None else {"context": context}
+            return to_data(continuous.sample(n, seed=seed, **given))
 
         return {"log_prob": log_prob, "sample": sample}
+
+    def features(context) -> dict[str, tf.Tensor]:
+        if context is None:
+            return {}
+        return {"context": continuous.encode_context(_never_empty(context))}
 
     draw = latent_sampler(flow)
 
     if len(draw.input_signature) == 2:
 
-        @tf.function(input_signature=draw.input_signature)
-        def sample(n, seed):
-            return to_data(bijector.forward(draw(tf.maximum(n, 1), seed)))[:n]
+        @tf.function(input_signature=[*draw.input_signature, *given_spec])
+        def sample(n, seed, context=None):
+            z = draw(tf.maximum(n, 1), seed)
+            return to_data(bijector.forward(z, **features(context)))[:n]
 
     else:
 
-        @tf.function(input_signature=draw.input_signature)
-        def sample(n, seed, temperature):
-            return to_data(bijector.forward(draw(tf.maximum(n, 1), seed, temperature)))[:n]
+        @tf.function(input_signature=[*draw.input_signature, *given_spec])
+        def sample(n, seed, temperature, context=None):
+            z = draw(tf.maximum(n, 1), seed, temperature)
+            return to_data(bijector.forward(z, **features(context)))[:n]
 
     base = continuous.distribution
     z_spec = tf.TensorSpec([None, *base.event_shape], base.dtype, name="z")
 
-    @tf.function(input_signature=[x_spec])
-    def encode(x):
+    @tf.function(input_signature=[x_spec, *given_spec])
+    def encode(x, context=None):
         values = _never_empty(x)
         if pixels:  # encoded at the middle of their bins
             values = pixels.dequantize(values, tf.cast(0.5, continuous.dtype))
-        return bijector.inverse(values)[: tf.shape(x)[0]]
+        return bijector.inverse(values, **features(context))[: tf.shape(x)[0]]
 
-    @tf.function(input_signature=[z_spec])
-    def decode(z):
-        return to_data(bijector.forward(_never_empty(z)))[: tf.shape(z)[0]]
+    @tf.function(input_signature=[z_spec, *given_spec])
+    def decode(z, context=None):
+        return to_data(bijector.forward(_never_empty(z), **features(context)))[: tf.shape(z)[0]]
 
     return {"log_prob": log_prob, "sample": sample, "encode": encode, "decode": decode}
+
+
+def _context_spec(flow: tfd.Distribution) -> list[tf.TensorSpec]:
+    shape = getattr(flow, "context_shape", None)
+    if shape is None:
+        return []
+    return [tf.TensorSpec([None, *shape], flow.context_dtype, name="context")]
+
+
+def _draw_specs(temperature: bool) -> list[tf.TensorSpec]:
+    specs = [
+        tf.TensorSpec([], tf.int32, name="n"),
+        tf.TensorSpec([2], tf.int32, name="seed"),
+        tf.TensorSpec([], tf.float32, name="temperature"),
+    ]
+    return specs if temperature else specs[:2]
 
 
 def latent_sampler(flow: tfd.Distribution) -> Callable:
@@ -80,15 +105,11 @@ def latent_sampler(flow: tfd.Distribution) -> Callable:
     It takes a temperature where the base has a mean to scale about.
     """
     base = getattr(flow, "flow", flow).distribution
-    specs = [
-        tf.TensorSpec([], tf.int32, name="n"),
-        tf.TensorSpec([2], tf.int32, name="seed"),
-        tf.TensorSpec([], tf.float32, name="temperature"),
-    ]
     if not _has_centre(base):
-        return tf.function(lambda n, seed: base.sample(n, seed=seed), input_signature=specs[:2])
+        specs = _draw_specs(temperature=False)
+        return tf.function(lambda n, seed: base.sample(n, seed=seed), input_signature=specs)
 
-    @tf.function(input_signature=specs)
+    @tf.function(input_signature=_draw_specs(temperature=True))
     def draw(n, seed, temperature):
         z, centre = base.sample(n, seed=seed), base.mean()
         return centre + (z - centre) * tf.cast(temperature, z.dtype)
@@ -114,7 +135,7 @@ def export_saved_model(
     flow: tfd.Distribution,
     functions: dict[str, Callable],
     path: str | os.PathLike,
-    probe: tf.Tensor,
+    probe: dict[str, tf.Tensor],
 ) -> None:
     """Writes a SavedModel, reads it back, compares, and only then moves it to `path`.
 
@@ -122,7 +143,7 @@ def export_saved_model(
       flow: the distribution.
       functions: what `signatures(flow)` gave.
       path: the directory to make or replace.
-      probe: data to compare log-probabilities on.
+      probe: data to compare log-probabilities on, by the names of their arguments.
 
     Raises:
       RuntimeError: what was read back gives other values.
@@ -145,8 +166,8 @@ def prove_equal(flow, functions, probe, loaded, what: str) -> None:
     """Raises RuntimeError unless `loaded` agrees with `functions` on the probe."""
     # Dequantisation noise differs from call to call, so pixels are compared by their latents.
     name = "encode" if isinstance(flow, Dequantized) and "encode" in functions else "log_prob"
-    ours = functions[name](probe).numpy()
-    theirs = loaded[name](probe)
+    ours = functions[name](**probe).numpy()
+    theirs = loaded[name](**probe)
     theirs = (theirs[name] if isinstance(theirs, dict) else theirs).numpy()
     if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True):
         gap = float(np.max(np.abs(ours - theirs)))

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 AHEAD = 2  # batches that wait
 
 
-def batches(
-    arrays: tuple[np.ndarray, ...], batch_size: int | None, shuffle: bool
-) -> tf.data.Dataset:
-    """The rows of the arrays, batch by batch, in a new order in every epoch if `shuffle`.
+def batches(arrays: tuple, batch_size: int | None, shuffle: bool) -> tf.data.Dataset:
+    """The rows of a nest of arrays, batch by batch, in a new order in every epoch if `shuffle`.
 
     Rows are gathered a batch at a time. Nothing is tuned while it runs: TensorFlow's tuner costs
     CPU time, and on one core the end of an epoch waits for its thread to wake up.
     """
-    tensors = tuple(tf.convert_to_tensor(a) for a in arrays)
-    rows, size = len(arrays[0]), batch_size or 32
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+    rows, size = len(tf.nest.flatten(arrays)[0]), batch_size or 32
     whole = rows - rows % size
 
     def one_epoch(seed) -> tf.data.Dataset:
@@ -31,7 +28,7 @@ def batches(
         return full.concatenate(rest)
 
     def rows_of(index):
-        return tuple(tf.gather(t, index) for t in tensors)
+        return tf.nest.map_structure(lambda t: tf.gather(t, index), tensors)
 
     # A seed for every epoch: under a global seed tf.random.shuffle would repeat its order.
     seeds = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)

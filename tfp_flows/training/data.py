@@ -16,13 +16,83 @@ tfd = tfp.distributions
 INIT_EXAMPLES = 256  # as many as Glow takes
 
 
-def check_batch(x: Any, flow: tfd.Distribution) -> None:
-    """Checks an array of examples.
+def is_conditional(flow: tfd.Distribution) -> bool:
+    """Whether the flow takes a context, so that examples are pairs."""
+    return getattr(flow, "context_shape", None) is not None
+
+
+def named(examples: Any, flow: tfd.Distribution) -> Any:
+    """Examples of a conditional flow as `{"x": ..., "context": ...}`; of another, as they are.
+
+    Raises:
+      TypeError: they are no such dict and no pair `(x, context)`.
+    """
+    if not is_conditional(flow):
+        return examples
+    if isinstance(examples, tuple | list) and len(examples) == 2:
+        return {"x": examples[0], "context": examples[1]}
+    if isinstance(examples, dict) and set(examples) == {"x", "context"}:
+        return dict(examples)
+    found = f"keys {sorted(examples)}" if isinstance(examples, dict) else type(examples).__name__
+    raise TypeError(
+        f"{flow.name} is conditional: give (x, context) or {{'x': ..., 'context': ...}}, got "
+        f"{found}."
+    )
+
+
+def split(batch: Any, flow: tfd.Distribution) -> tuple[Any, tuple]:
+    """Takes a batch, as data sets give them, apart: the examples, and `(y, weight)` if any.
+
+    For a conditional flow `(x, context)` is a batch as well as `((x, context), y)` is.
+    """
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    if is_conditional(flow) and not isinstance(parts[0], tuple | list | dict):
+        return named(parts[:2], flow), parts[1:]  # a context stands where targets do
+    return named(parts[0], flow), parts[1:]
+
+
+def check_batch(examples: Any, flow: tfd.Distribution) -> None:
+    """Checks arrays of examples, as `named` gives them.
 
     Raises:
       TypeError: integers for a continuous distribution.
-      ValueError: wrong event shape, NaN or infinity, or pixels outside the levels.
+      ValueError: wrong event shape, NaN or infinity, or pixels outside the levels; a context of
+        another shape, or not one for each example.
     """
+    if not is_conditional(flow):
+        check_values(examples, flow)
+        return
+    x, context = examples["x"], examples["context"]
+    check_values(x, flow)
+    check_context(context, flow)
+    if len(x) != len(context):
+        raise ValueError(f"There are {len(x)} examples in x, and {len(context)} contexts.")
+
+
+def check_context(context: Any, flow: tfd.Distribution) -> None:
+    """Checks contexts, one for each example; see `check_batch`."""
+    checked = flow.checked_context(context)
+    if checked.shape.rank != 1 + len(flow.context_shape):
+        raise ValueError(
+            f"The flow takes one context of shape {flow.context_shape} for each example, got "
+            f"{checked.shape}."
+        )
+    if checked.dtype.is_floating:
+        _check_finite(np.asarray(checked), "contexts")
+
+
+def _check_finite(array: np.ndarray, what: str) -> None:
+    if np.isfinite(array).all():
+        return
+    bad = int(count_bad_rows(tf.convert_to_tensor(array)))
+    raise ValueError(
+        f"{bad} of {len(array)} {what} hold NaN or infinity. Remove them, or fill the gaps: one "
+        "such row would make every weight NaN."
+    )
+
+
+def check_values(x: Any, flow: tfd.Distribution) -> None:
+    """Checks examples without their contexts; see `check_batch`."""
     event = tuple(flow.event_shape)
     if tf.is_tensor(x) and not hasattr(x, "numpy"):  # inside a tf.function: shapes are all
         flow.event_shape.assert_is_compatible_with(x.shape[1:])
@@ -41,13 +111,8 @@ def check_batch(x: Any, flow: tfd.Distribution) -> None:
             f"{flow.name} is a density over continuous values, got {x.dtype}. Wrap integer pixels: "
             "flows.Dequantized(flow, levels=...); cast what is continuous to float."
         )
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        bad = int(count_bad_rows(tf.convert_to_tensor(x)))
-        if bad:
-            raise ValueError(
-                f"{bad} of {len(x)} rows hold NaN or infinity. Remove them, or fill the gaps: one "
-                "such row would make every weight NaN."
-            )
+    if np.issubdtype(x.dtype, np.floating):
+        _check_finite(x, "rows")
 
 
 def check_weight(weight: Any) -> None:
@@ -60,27 +125,41 @@ def check_weight(weight: Any) -> None:
 
 def checked(x: Any, flow: tfd.Distribution) -> Any:
     """Returns `x` after the checks, or for a `tf.data.Dataset` with the checks built in."""
-    if x is None or isinstance(x, dict):
+    if x is None or (isinstance(x, dict) and not is_conditional(flow)):
         raise TypeError(
             f"x must be an array of shape (n, *event_shape), a tf.data.Dataset or a generator of "
             f"batches, got {type(x).__name__}."
         )
     if isinstance(x, tf.data.Dataset):
-        spec = examples_of(x.element_spec)
-        if not isinstance(spec, tf.TensorSpec):
-            raise TypeError(f"The data set must give x, (x, y) or (x, y, weight), got {spec}.")
-        if spec.shape.rank is not None and not spec.shape[1:].is_compatible_with(flow.event_shape):
-            raise ValueError(
-                f"The flow models events of shape {tuple(flow.event_shape)}; the data set gives "
-                f"batches of shape {spec.shape}. Batch it, and give it the event's shape."
-            )
-        return x.map(lambda *parts: _check_in_graph(parts, flow))
-    if is_array(x):
-        x = np.asarray(x)
+        return _checked_dataset(x, flow)
+    if is_array(x) or (is_conditional(flow) and isinstance(x, tuple | dict)):
+        x = named(x, flow)
+        x = {k: np.asarray(v) for k, v in x.items()} if isinstance(x, dict) else np.asarray(x)
         check_batch(x, flow)
-        if len(x) == 0:
+        if rows(x) == 0:
             raise ValueError("x holds no examples.")
     return x
+
+
+def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
+    examples, _ = split(data.element_spec, flow)
+    spec = examples["x"] if is_conditional(flow) else examples
+    if not isinstance(spec, tf.TensorSpec):
+        raise TypeError(f"The data set must give x, (x, y) or (x, y, weight), got {spec}.")
+    if spec.shape.rank is not None and not spec.shape[1:].is_compatible_with(flow.event_shape):
+        raise ValueError(
+            f"The flow models events of shape {tuple(flow.event_shape)}; the data set gives "
+            f"batches of shape {spec.shape}. Batch it, and give it the event's shape."
+        )
+
+    def check(*batch):
+        # A data set gives the items of a tuple one by one, and all else as one argument.
+        is_tuple = isinstance(data.element_spec, tuple)
+        examples, rest = split(batch if is_tuple else batch[0], flow)
+        examples = _check_in_graph(examples, flow)
+        return (examples, *rest) if rest else examples
+
+    return data.map(check)
 
 
 def is_array(x: Any) -> bool:
@@ -88,12 +167,12 @@ def is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray | list) or tf.is_tensor(x) or hasattr(x, "__array__")
 
 
-def examples_of(batch: Any) -> Any:
-    """The examples in `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
+def rows(examples: Any) -> int:
+    """How many examples there are."""
+    return len(tf.nest.flatten(examples)[0])
 
 
-def first_batch(x: Any) -> Any:
+def first_batch(x: Any, flow: tfd.Distribution) -> Any:
     """Examples for the data-dependent initialisation.
 
     Of an array, 256 rows spread evenly over it, since it may be sorted; of a data set, the
@@ -102,36 +181,57 @@ def first_batch(x: Any) -> Any:
     Raises:
       ValueError: looking would use up a generator.
     """
-    if is_array(x):
-        x = np.asarray(x)
-        rows = np.linspace(0, len(x) - 1, min(len(x), INIT_EXAMPLES)).astype(int)
-        return x[rows]
+    if is_array(x) or isinstance(x, dict):
+        count = rows(x)
+        places = np.linspace(0, count - 1, min(count, INIT_EXAMPLES)).astype(int)
+        return tf.nest.map_structure(lambda a: np.asarray(a)[places], x)
     if isinstance(x, tf.data.Dataset):
-        return examples_of(next(iter(x)))
+        return split(next(iter(x)), flow)[0]
     if hasattr(x, "__getitem__"):  # keras.utils.PyDataset / Sequence
-        return examples_of(x[0])
+        return split(x[0], flow)[0]
     raise ValueError(
         "The flow needs data-dependent initialisation, and looking into a generator would use it "
         "up: call flows.initialize(flow, batch) before fit."
     )
 
 
-def _check_in_graph(parts: tuple, flow: tfd.Distribution):
-    x = parts[0]
-    if x.dtype.is_floating:
-        bad = count_bad_rows(x)
-        check = tf.debugging.Assert(
-            tf.equal(bad, 0),
-            ["rows of a batch that hold NaN or infinity:", bad, "of", tf.shape(x)[0]],
-        )
-        with tf.control_dependencies([check]):
-            x = tf.identity(x)
+def _check_in_graph(examples: Any, flow: tfd.Distribution) -> Any:
+    if not is_conditional(flow):
+        return _check_values_in_graph(examples, flow)
+    context = _finite(flow.checked_context(examples["context"]))
+    return {"x": _check_values_in_graph(examples["x"], flow), "context": context}
+
+
+def _finite(x: tf.Tensor) -> tf.Tensor:
+    if not x.dtype.is_floating:
+        return x
+    bad = count_bad_rows(x)
+    check = tf.debugging.Assert(
+        tf.equal(bad, 0),
+        ["rows of a batch that hold NaN or infinity:", bad, "of", tf.shape(x)[0]],
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(x)
+
+
+def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution) -> tf.Tensor:
+    x = _finite(x)
     if isinstance(flow, Dequantized):
         with tf.control_dependencies(flow.check_pixels(x)):
-            x = tf.identity(x)
-    elif flow.dtype.is_floating and not x.dtype.is_floating:
+            return tf.identity(x)
+    if flow.dtype.is_floating and not x.dtype.is_floating:
         raise TypeError(
             f"{flow.name} is a density over continuous values, the data set gives "
             f"{x.dtype.name}. Wrap integer pixels: flows.Dequantized(flow, levels=...)."
         )
-    return (x, *parts[1:]) if len(parts) > 1 else x
+    return x
+
+
+def example_context(flow: tfd.Distribution, n: int) -> dict[str, tf.Tensor]:
+    """`{"context": ...}` to try a conditional flow with; `{}` for another."""
+    if not is_conditional(flow):
+        return {}
+    shape, dtype = [n, *flow.context_shape], flow.context_dtype
+    if dtype.is_integer:
+        return {"context": tf.zeros(shape, dtype)}
+    return {"context": tf.random.stateless_normal(shape, [0, 2], dtype=dtype)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.keras_engine import keras
 from tfp_flows.training import data as inputs
 from tfp_flows.training.batches import batches, takes_over
 from tfp_flows.training.pace import steps_per_execution
@@ -19,23 +18,25 @@ class FlowFeeding:
         weight = kwargs.get("sample_weight")
         if weight is not None:
             inputs.check_weight(weight)
-            y = tf.zeros([len(x)]) if y is None else y  # without targets Keras drops the weights
+            y = (
+                tf.zeros([inputs.rows(x)]) if y is None else y
+            )  # without targets Keras drops the weights
         return x, y, kwargs
 
     def _checked_validation(self, validation):
         if isinstance(validation, tf.data.Dataset):
             return inputs.checked(validation, self._flow)
-        parts = validation if isinstance(validation, tuple | list) else (validation,)
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(parts))
+        x, rest = inputs.split(validation, self._flow)
         x = inputs.checked(x, self._flow)
+        y, weight = (*rest, None, None)[:2]
         if weight is None:
             return (x,) if y is None else (x, y)
         inputs.check_weight(weight)
-        return x, tf.zeros([len(x)]) if y is None else y, weight
+        return x, tf.zeros([inputs.rows(x)]) if y is None else y, weight
 
     def _own_batches(self, x, y, kwargs):
         """Arrays to train on as a data set of this package's own, where that is as good."""
-        if not (inputs.is_array(x) and takes_over(kwargs)):
+        if not ((inputs.is_array(x) or isinstance(x, dict)) and takes_over(kwargs)):
             return x, y, kwargs
         kwargs = dict(kwargs)
         weight = kwargs.pop("sample_weight", None)

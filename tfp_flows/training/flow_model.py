@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.penalties import collected_penalties
 from tfp_flows.core.variables import refuse_untracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.initialization import initialize, needs_initialization
@@ -128,7 +129,9 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         """As `keras.Model.fit`; initialises the flow on the first batch unless that is done.
 
         Args:
-          x: examples `[n, *event_shape]` as array, `tf.data.Dataset`, or whatever Keras takes.
+          x: examples `[n, *event_shape]` as array, `tf.data.Dataset`, or whatever Keras takes. For
+            a conditional flow `(x, context)` or `{"x": x, "context": context}`, also in data sets
+            and validation data.
           y: not used; a data set may give it.
           *args, **kwargs: as in Keras.
 
@@ -143,7 +146,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         if validation is not None:
             kwargs["validation_data"] = self._checked_validation(validation)
         if needs_initialization(self._flow):
-            initialize(self._flow, inputs.first_batch(x))
+            self._initialize_on(inputs.first_batch(x, self._flow))
         if not (IS_LEGACY or self.optimizer.built):
             # Built while a step is traced, Keras would trace the step twice.
             with self.distribute_strategy.scope():
@@ -170,10 +173,19 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
 
     def call(self, x, training=None):
         """The log-probability of each example."""
-        return self._flow.log_prob(x)
+        if not inputs.is_conditional(self._flow):
+            return self._flow.log_prob(x)
+        examples = inputs.named(x, self._flow)
+        return self._flow.log_prob(examples["x"], context=examples["context"])
+
+    def _initialize_on(self, examples) -> None:
+        if inputs.is_conditional(self._flow):
+            initialize(self._flow, examples["x"], context=examples["context"])
+        else:
+            initialize(self._flow, examples)
 
     def train_step(self, batch):
-        x, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        x, (_, weight, *_) = self._unpacked(batch)
         with tf.GradientTape() as tape:
             loss = self._loss_of(x, weight, training=True)
             scaled = loss / tf.distribute.get_strategy().num_replicas_in_sync
@@ -187,25 +199,33 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._logs()
 
+    def _unpacked(self, batch):
+        x, rest = inputs.split(batch, self._flow)
+        return x, (*rest, None, None)
+
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
+        x = inputs.named(x, self._flow)
         inputs.check_batch(x, self._flow)
         if needs_initialization(self._flow):
-            initialize(self._flow, x)
+            self._initialize_on(x)
         logs = super().train_on_batch(x, *args, **kwargs)
         raise_if_left_out(self._left_out)
         return logs
 
     def test_step(self, batch):
-        x, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        x, (_, weight, *_) = self._unpacked(batch)
         self._loss_of(x, weight, training=False)
         return self._logs()
 
     def _loss_of(self, x, weight, training: bool) -> tf.Tensor:
         """The loss of a batch; counts it in the metrics."""
-        log_prob = self(x, training=training)
+        with collected_penalties() as of_examples:
+            log_prob = self(x, training=training)
         nats = -log_prob if weight is None else -log_prob * tf.cast(weight, log_prob.dtype)
         penalties = conditioner_losses(self._flow, self._adopted, log_prob.dtype)
+        if training:  # what bijectors ask for, as FFJORD does for smooth paths
+            penalties += sum(tf.reduce_mean(p) for p in of_examples)
         self._loss_metric.update_state(nats + penalties)
         if self._bits_metric is not None:
             size = self._flow.event_shape.num_elements()
@@ -229,11 +249,12 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
 def _look_through(flow: tfd.Distribution) -> None:
     """Builds lazy networks, and raises if `log_prob` reads variables that nobody tracks."""
     example = tf.zeros([1, *flow.event_shape], flow.dtype)
-    flow.log_prob(example)
+    given = inputs.example_context(flow, 1)
+    flow.log_prob(example, **given)
 
     @tf.function(autograph=False)  # traced only: an eager tape would prepare gradients of loops
     def read():
         with refuse_untracked(flow):
-            flow.log_prob(example)
+            flow.log_prob(example, **given)
 
     read.get_concrete_function()

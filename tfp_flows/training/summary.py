@@ -18,6 +18,10 @@ def summary_table(flow: tfd.Distribution) -> str:
     if bijector is None:
         rows = [(flow.name, type(flow).__name__, _text(flow.event_shape), _count(flow))]
     else:
+        encoder = getattr(inner, "context_encoder", None)
+        if encoder is not None:
+            kind = type(encoder.net).__name__
+            rows.append(("context", kind, _text(inner.context_shape), _count(encoder)))
         rows += _rows(bijector, inner.event_shape, "")
         base = inner.distribution
         rows.append(("latent", type(base).__name__, _text(base.event_shape), _count(base)))

@@ -18,13 +18,24 @@ from tfp_flows.training.summary import summary_table
 class FlowUse:
     """The part of `FlowModel` that asks the flow, through functions that are traced once."""
 
-    def log_prob(self, x) -> tf.Tensor:
-        """Log-probability of each example, in nats. `x`: `[n, *event_shape]`."""
-        inputs.check_batch(x, self._flow)
-        return self._function("log_prob")(tf.cast(x, self._flow.dtype))
+    def log_prob(self, x, context=None) -> tf.Tensor:
+        """Log-probability of each example, in nats.
+
+        Args:
+          x: `[n, *event_shape]`.
+          context: for a conditional flow, `[n, *context_shape]`, or one for all.
+        """
+        inputs.check_values(x, self._flow)
+        x = tf.cast(x, self._flow.dtype)
+        return self._function("log_prob")(x, *self._contexts(x.shape[0], context))
 
     def sample(
-        self, n: int, seed=None, temperature: float = 1.0, batch_size: int = 1024
+        self,
+        n: int,
+        seed=None,
+        temperature: float = 1.0,
+        batch_size: int = 1024,
+        context=None,
     ) -> tf.Tensor:
         """Draws `n` examples.
 
@@ -35,6 +46,7 @@ class FlowUse:
             varied and more typical.
           batch_size: latents that are decoded at a time, so that many examples need no more
             memory than their own; it does not change the samples.
+          context: for a conditional flow, `[n, *context_shape]`, or one for all.
 
         Raises:
           RuntimeError: the flow still waits for its initialisation.
@@ -49,18 +61,37 @@ class FlowUse:
                 )
         if not (math.isfinite(temperature) and temperature >= 0.0):
             raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
+        given = self._contexts(n, context)
         in_parts = n > batch_size and "decode" in self._all_functions()
         draw = self._latent_sampler() if in_parts else self._function("sample")
-        arguments = [tf.constant(n, tf.int32), _stateless_seed(seed)]
-        if len(draw.input_signature) == 3:
-            arguments.append(tf.constant(temperature, tf.float32))
+        arguments = {"n": tf.constant(n, tf.int32), "seed": _stateless_seed(seed)}
+        if "temperature" in {spec.name for spec in draw.input_signature}:
+            arguments["temperature"] = tf.constant(temperature, tf.float32)
         elif temperature != 1.0:
             raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
-        drawn = draw(*arguments)
         if not in_parts:
-            return drawn
-        parts = [drawn[i : i + batch_size] for i in range(0, n, batch_size)]
-        return tf.concat([self._function("decode")(part) for part in parts], axis=0)
+            return draw(*arguments.values(), *given)
+        decode, latents = self._function("decode"), draw(*arguments.values())
+        parts = [slice(i, i + batch_size) for i in range(0, n, batch_size)]
+        return tf.concat([decode(latents[part], *(c[part] for c in given)) for part in parts], 0)
+
+    def _contexts(self, n: int, context) -> list[tf.Tensor]:
+        """A list of one tensor, a context for each of `n` examples; empty if there is none."""
+        shape = getattr(self._flow, "context_shape", None)
+        if shape is None and context is None:
+            return []
+        if shape is None:
+            raise ValueError(f"{self._flow.name} was built without a context, and got one.")
+        context = self._flow.checked_context(context)
+        if context.shape.rank > len(shape) + 1 or (
+            context.shape.rank == len(shape) + 1 and context.shape[0] not in (1, n)
+        ):
+            raise ValueError(
+                f"Give one context of shape {shape} for all, or {n} of them; got {context.shape}."
+            )
+        context = tf.broadcast_to(context, [n, *shape])
+        inputs.check_context(context, self._flow)
+        return [context]
 
     def _refuse_uninitialized(self) -> None:
         # Looked up once: a flow that is initialised stays so.
@@ -76,19 +107,20 @@ class FlowUse:
             self._draw = saving.latent_sampler(self._flow)
         return self._draw
 
-    def encode(self, x) -> tf.Tensor:
+    def encode(self, x, context=None) -> tf.Tensor:
         """Data to latent. `x`: `[n, *event_shape]`; pixels count as the middle of their bins."""
-        inputs.check_batch(x, self._flow)
-        return self._function("encode")(tf.cast(x, self._flow.dtype))
+        inputs.check_values(x, self._flow)
+        x = tf.cast(x, self._flow.dtype)
+        return self._function("encode")(x, *self._contexts(x.shape[0], context))
 
-    def decode(self, z) -> tf.Tensor:
+    def decode(self, z, context=None) -> tf.Tensor:
         """Latent to data. `z`: `[n, *latent_shape]`; gives pixels where the flow models them."""
         function = self._function("decode")
-        (spec,) = function.input_signature
+        spec = function.input_signature[0]
         z = tf.cast(z, spec.dtype)
         if not spec.shape.is_compatible_with(z.shape):
             raise ValueError(f"decode takes latents of shape {spec.shape}, got {z.shape}.")
-        return function(z)
+        return function(z, *self._contexts(z.shape[0], context))
 
     def summary(self, print_fn: Callable[[str], Any] = print, **_) -> None:
         """Prints the flow layer by layer, with shapes and parameter counts."""
@@ -105,13 +137,15 @@ class FlowUse:
         self._function("log_prob")
         return self._functions
 
-    def _probe(self) -> tf.Tensor:
-        """A few examples to compare on."""
+    def _probe(self) -> dict[str, tf.Tensor]:
+        """A few examples to compare on, by the names of `log_prob`'s arguments."""
         shape, dtype = [3, *self._flow.event_shape], self._flow.dtype
+        given = inputs.example_context(self._flow, 3)
         try:  # where the density is
-            return tf.cast(self._flow.sample(3, seed=[0, 1]), dtype)
+            x = self._flow.sample(3, seed=[0, 1], **given)
         except NotImplementedError:
-            return tf.cast(tf.random.stateless_normal(shape, [0, 1]), dtype)
+            x = tf.random.stateless_normal(shape, [0, 1])
+        return {"x": tf.cast(x, dtype), **given}
 
 
 def _stateless_seed(seed) -> tf.Tensor:

@@ -1,0 +1,106 @@
+"""Angles: the check that they are on the circle, and rotations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.core import FlowBijector
+
+
+def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
+    """Returns `angles`, which must lie in `[-bound, bound]`, but for rounding.
+
+    Raises:
+      ValueError: some do not (in graph mode: `tf.errors.InvalidArgumentError`).
+    """
+    rounding = 8.0 * float(np.finfo(angles.dtype.as_numpy_dtype).eps)
+    wrong = tf.math.count_nonzero(~(tf.abs(angles) <= bound * (1.0 + rounding)))
+    message = f"{owner} takes angles in [-{bound:g}, {bound:g}]: wrap them onto the circle"
+    if tf.executing_eagerly():
+        if wrong:
+            raise ValueError(f"{message}. {int(wrong)} of {int(tf.size(angles))} lie outside.")
+        return tf.clip_by_value(angles, -bound, bound)
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
+        return tf.clip_by_value(angles, -bound, bound)
+
+
+class Rotation(FlowBijector):
+    r"""Rotates every angle of an event by an angle of its own.
+
+    $$ y = (x + \theta) \bmod 2b, \qquad \log|\det J| = 0 $$
+
+    Between two circular splines it moves the seam.
+
+    Source: Normalizing Flows on Tori and Spheres, arXiv 2002.02428.
+
+    Args:
+      features: the size of the last axis, which holds the angles.
+      seed: of the random rotation that it starts with.
+      bound: half the circumference; angles lie in `[-bound, bound)`.
+      dtype: of the variable; it is cast to that of the input.
+      rotation: a variable to use in place of a new one.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: on a call, an angle outside the circle.
+
+    Example:
+      >>> rotation = Rotation(1, rotation=tf.Variable([3.0]))
+      >>> rotation.forward([1.0]).numpy().round(3)
+      array([-2.283], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        seed: int | None = None,
+        bound: float = math.pi,
+        dtype: tf.DType = tf.float32,
+        rotation: tf.Variable | None = None,
+        name: str = "rotation",
+    ):
+        self._bound = float(bound)
+        if rotation is None:
+            start = _random_angles(features, self._bound, seed)
+            rotation = tf.Variable(tf.constant(start, dtype), name="rotation")
+        self.rotation = rotation
+        super().__init__(
+            forward_min_event_ndims=1,
+            parameters={
+                "features": features,
+                "seed": seed,
+                "bound": bound,
+                "dtype": dtype,
+                "rotation": rotation,
+                "name": name,
+            },
+            name=name,
+        )
+
+    def _fresh_values(self, turn):
+        seed = self.parameters["seed"]
+        seed = None if seed is None else seed + turn
+        return [(self.rotation, _random_angles(self.rotation.shape[0], self._bound, seed))]
+
+    def _forward_and_log_det(self, x, context):
+        return self._rotated(x, 1.0)
+
+    def _inverse_and_log_det(self, y, context):
+        return self._rotated(y, -1.0)
+
+    def _rotated(self, angles, sign: float):
+        angles = on_circle(angles, self._bound, self.name)
+        moved = angles + sign * tf.cast(self.rotation, angles.dtype) + self._bound
+        turns = tf.stop_gradient(tf.floor(moved / (2.0 * self._bound)))
+        wrapped = moved - 2.0 * self._bound * turns - self._bound
+        return wrapped, tf.zeros(tf.shape(angles)[:-1], angles.dtype)
+
+    def _describe(self):
+        return f"{self.rotation.shape[0]}"
+
+
+def _random_angles(features: int, bound: float, seed: int | None) -> np.ndarray:
+    return np.random.RandomState(seed).uniform(-bound, bound, features)

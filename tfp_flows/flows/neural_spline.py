@@ -1,0 +1,151 @@
+"""Neural spline flows: couplings that bend what they change."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors as fb
+from tfp_flows.conditioners import conv, mlp
+from tfp_flows.distributions import Flow
+from tfp_flows.flows.base import (
+    as_filters,
+    as_units,
+    check_context_shape,
+    check_counts,
+    check_event_shape,
+    kept_features,
+    standard_normal,
+    taking_turns,
+    vector_mask,
+)
+from tfp_flows.flows.levels import Levels
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def neural_spline(
+    event_shape: Sequence[int],
+    layers: int = 8,
+    hidden: Sequence[int] | int | None = None,
+    bins: int = 8,
+    bound: float | None = None,
+    levels: int = 2,
+    circular: bool = False,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    network_dtype: str | None = None,
+    stacked: bool = True,
+    reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
+    context_shape: Sequence[int] | int | None = None,
+    seed: int | None = None,
+    dtype: tf.DType = tf.float32,
+    name: str = "neural_spline",
+) -> Flow:
+    """Rational-quadratic neural spline flow with couplings, for vectors, images and angles.
+
+    For vectors, `layers` layers of `ActNorm`, a linear map in LU form and a spline coupling. For
+    images, the levels of `glow` with spline couplings in place of affine ones. With `circular`,
+    the features are angles in `[-pi, pi]`, the base is uniform on the circles, and rotations
+    stand in place of the linear maps.
+
+    Source: Neural Spline Flows, arXiv 1906.04032; Normalizing Flows on Tori and Spheres, arXiv
+    2002.02428.
+
+    Args:
+      event_shape: `(features,)`, or `(height, width, channels)`.
+      layers: number of couplings; for images, in each level.
+      hidden: for vectors the units of the hidden layers, (128, 128) if None; for images the
+        filters, 64 if None.
+      bins: of each spline.
+      bound: the splines bend what lies in `[-bound, bound]`, 3 if None; on circles half the
+        circumference, pi if None.
+      levels: for images, number of levels.
+      circular: whether the features are angles.
+      activation: a Keras activation.
+      dropout: rate in the networks, while training.
+      network_dtype: Keras's dtype policy for the networks, that of the flow if None.
+      stacked: whether layers hold their parameters together, see `fb.Repeat`.
+      reversible: train by inversion; see `fb.Chain`.
+      data_bijector: applied last, next to the data, as in `glow`.
+      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      seed: of the initial linear maps and rotations.
+      dtype: of the flow.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: an event shape that does not fit, or circles for images.
+
+    Example:
+      >>> flow = neural_spline(event_shape=(3,), layers=2, hidden=(16,))
+      >>> flow.sample(5, seed=1).shape
+      TensorShape([5, 3])
+    """
+    dtype = tf.as_dtype(dtype)
+    network_dtype = network_dtype or dtype.name
+    shape = check_event_shape(event_shape, (1, 3), name)
+    check_counts(layers=layers)
+    context = check_context_shape(context_shape, (1,), name)
+    numbers = 3 * bins - (0 if circular else 1)
+    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
+
+    def mixing(channels: int) -> list[tfb.Bijector]:
+        if circular:
+            half = math.pi if bound is None else bound
+            return [fb.Rotation(channels, next(seeds), half, dtype=dtype)]
+        return [
+            fb.ActNorm(channels, dtype=dtype),
+            fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype),
+        ]
+
+    def coupling(net, mask: str, swap: bool = False) -> tfb.Bijector:
+        return fb.SplineCoupling(net, mask, swap, bins, bound, circular=circular)
+
+    if len(shape) == 3:
+        if circular:
+            raise ValueError(f"{name}: circular splines are for vectors of angles, got {shape}.")
+        filters = as_filters(64 if hidden is None else hidden)
+
+        def make_step(image: tuple[int, int, int]) -> fb.Chain:
+            h, w, c = image
+            outputs = c // 2 * numbers
+            net = conv(
+                (h, w, c // 2),
+                outputs,
+                filters,
+                activation,
+                dropout,
+                context=context,
+                dtype=network_dtype,
+            )
+            return fb.Chain([*mixing(c), coupling(net, "channel")])
+
+        build = Levels(shape, levels, layers, True, stacked, reversible, context, dtype, name)
+        return build.flow(make_step, network_dtype, data_bijector)
+
+    (features,) = shape
+    mask = vector_mask(features)
+    units = as_units((128, 128) if hidden is None else hidden)
+
+    def make_layer(swap: bool) -> list[tfb.Bijector]:
+        kept = kept_features(features, swap)
+        inputs = 2 * kept if circular else kept
+        outputs = (features - kept) * numbers
+        net = mlp(inputs, outputs, units, activation, dropout, context, dtype=network_dtype)
+        return [*mixing(features), coupling(net, mask, swap)]
+
+    bijector = taking_turns(make_layer, layers, stacked, reversible)
+    if data_bijector is not None:
+        bijector = fb.Chain([data_bijector, bijector])
+    base = standard_normal(features, dtype)
+    if circular:
+        # A little wider than the circle, whose end would else have no density.
+        half = np.nextafter(dtype.as_numpy_dtype(math.pi if bound is None else bound), np.inf)
+        base = tfd.Sample(tfd.Uniform(-half, half), features, name="base")
+    return Flow(base, bijector, context, name=name)
