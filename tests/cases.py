@@ -9,7 +9,7 @@ import tf_keras
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import conv, lipschitz_mlp, made, mlp, resnet
+from tfp_flows.conditioners import conv, drift, lipschitz_mlp, made, mlp, resnet
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -56,6 +56,16 @@ def multiscale(t):
         ],
         (4, 4, 1),
     )
+
+
+def tight(t):
+    """Tolerances of an ODE's steps that leave the contract's own to spare."""
+    return {"rtol": 1e-5, "atol": 1e-5} if t == tf.float32 else {"rtol": 1e-10, "atol": 1e-10}
+
+
+def waves(x, time):
+    """A drift that is a plain function, of images."""
+    return tf.sin(x[:, ::-1] + 0.5 * x + time[:, :, None, None]) / 2
 
 
 # name: (latent shape, dtype -> bijector). A new bijection is tested by one line more.
@@ -127,7 +137,7 @@ BIJECTORS: dict[str, tuple] = {
         lambda t: fb.SplineCoupling(mlp(2, 16, (5,), context=2, dtype=t.name), bins=3),
         2,
     ),
-    "chain-context": (
+    "chain-reversible-context": (
         (4,),
         lambda t: fb.Chain(
             [
@@ -205,11 +215,99 @@ BIJECTORS: dict[str, tuple] = {
         (2,),
         lambda t: flows.residual((2,), 1, 4, bound=0.8, dtype=t).bijector,
     ),
+    "ode-adaptive": (
+        (2,),
+        lambda t: fb.ContinuousFlow(
+            drift(2, (3,), dtype=t.name), initial_time=0.5, final_time=1.0, **tight(t)
+        ),
+    ),
+    "ode-adaptive-context": (
+        (2,),
+        lambda t: fb.ContinuousFlow(
+            drift(2, (3,), "tanh", context=2, dtype=t.name), final_time=0.5, **tight(t)
+        ),
+        2,
+    ),
+    "ode-hutchinson-backwards": (  # exact for an event of one entry
+        (1,),
+        lambda t: fb.ContinuousFlow(
+            mlp(1, 1, (3,), "tanh", context=1, dtype=t.name),
+            trace="hutchinson",
+            initial_time=0.5,
+            final_time=0.0,
+            **tight(t),
+        ),
+    ),
+    "ode-fixed": (
+        (2,),
+        lambda t: fb.ContinuousFlow(
+            drift(2, (3,), dtype=t.name), solver="fixed", steps=20, final_time=0.5
+        ),
+    ),
+    "ode-image": (
+        (2, 2, 1),
+        lambda t: fb.ContinuousFlow(waves, 3, solver="fixed", steps=40, final_time=0.5),
+    ),
+    "ode-repeat": (
+        (2,),
+        lambda t: fb.Repeat(
+            fb.ContinuousFlow(drift(2, (3,), dtype=t.name), final_time=0.3, **tight(t)), 2
+        ),
+    ),
+    "ode-ffjord": (
+        (2,),
+        lambda t: flows.ffjord((2,), (3,), 2, solver="fixed", dtype=t).bijector,
+    ),
+    "ode-ffjord-context": (
+        (2,),
+        lambda t: flows.ffjord((2,), (3,), context_shape=2, **tight(t), dtype=t).bijector,
+        2,
+    ),
     "actnorm": ((2, 2, 3), lambda t: fb.ActNorm(3, t)),
     "actnorm-elements": ((2, 2, 3), lambda t: fb.ActNorm((2, 2, 3), t)),
     "conv1x1": ((2, 3, 4), lambda t: fb.Invertible1x1Conv(4, 0, t)),
     "conv1x1-vector": ((5,), lambda t: fb.Invertible1x1Conv(5, 1, t)),
     "conv1x1-single": ((1,), lambda t: fb.Invertible1x1Conv(1, 2, t)),
+    "householder": ((2, 3, 4), lambda t: fb.Householder(4, 3, seed=0, dtype=t)),
+    "householder-single": ((1,), lambda t: fb.Householder(1, seed=0, dtype=t)),
+    "qr": ((2, 4), lambda t: fb.QRLinear(4, seed=0, dtype=t)),
+    "qr-in-a-matrix": (
+        (4,),
+        lambda t: fb.Chain(
+            [fb.ActNorm(4, t), fb.QRLinear(4, 2, seed=0, dtype=t), fb.Householder(4, 1, 1, t)]
+        ),
+    ),
+    "batchnorm": ((2, 2, 3), lambda t: fb.BatchNorm(3, dtype=t)),
+    "batchnorm-elements": ((2, 3), lambda t: fb.BatchNorm((2, 3), dtype=t)),
+    "logit": ((2, 3), lambda t: fb.Logit(low=-0.5, high=0.5)),
+    "planar": ((3,), lambda t: fb.Planar(3, seed=0, dtype=t)),
+    "radial": ((3,), lambda t: fb.Radial(3, seed=0, dtype=t)),
+    "radial-single": ((1,), lambda t: fb.Radial(1, seed=0, dtype=t)),
+    "sylvester": ((4,), lambda t: fb.Sylvester(4, 3, seed=0, dtype=t)),
+    "sylvester-single": ((2,), lambda t: fb.Sylvester(2, 1, seed=0, dtype=t)),
+    "context-planar": (
+        (3,),
+        lambda t: fb.Planar(3, mlp(2, 7, (5,), dtype=t.name), seed=0, dtype=t),
+        2,
+    ),
+    "context-radial": (
+        (3,),
+        lambda t: fb.Radial(3, mlp(2, 5, (5,), dtype=t.name), seed=0, dtype=t),
+        2,
+    ),
+    "context-sylvester": (
+        (3,),
+        lambda t: fb.Sylvester(3, 2, mlp(2, 14, (5,), dtype=t.name), seed=0, dtype=t),
+        2,
+    ),
+    "planar-flow": ((3,), lambda t: flows.planar((3,), 2, seed=0, dtype=t).bijector),
+    "sylvester-flow-context": (
+        (3,),
+        lambda t: flows.sylvester(
+            (3,), 2, rank=2, hidden=4, context_shape=2, seed=0, dtype=t
+        ).bijector,
+        2,
+    ),
     "squeeze": ((2, 1, 4), lambda t: fb.Squeeze()),
     "squeeze-3": ((1, 1, 9), lambda t: fb.Squeeze(3)),
     "chain-with-tfp": (
@@ -299,6 +397,52 @@ BIJECTORS: dict[str, tuple] = {
         lambda t: flows.glow((4, 4, 1), 2, 1, 3, context_shape=2, seed=0, dtype=t).bijector,
         2,
     ),
+    "mixture-half": (
+        (4,),
+        lambda t: fb.MixtureCDFCoupling(mlp(2, 22, (5,), dtype=t.name), components=3),
+    ),
+    "mixture-image-checkerboard": (
+        (2, 2, 2),
+        lambda t: fb.MixtureCDFCoupling(
+            conv((2, 2, 2), 16, 3, dtype=t.name), "checkerboard", swap=True, components=2
+        ),
+    ),
+    "mixture-context": (
+        (4,),
+        lambda t: fb.MixtureCDFCoupling(mlp(2, 16, (5,), context=2, dtype=t.name), components=2),
+        2,
+    ),
+    "mixture-invert-context": (
+        (4,),
+        lambda t: fb.Invert(
+            fb.MixtureCDFCoupling(mlp(2, 16, (5,), context=2, dtype=t.name), components=2)
+        ),
+        2,
+    ),
+    "flow_plus_plus-reversible": (
+        (4,),
+        lambda t: flows.flow_plus_plus(
+            (4,), 2, (4,), 2, stacked=False, reversible=True, seed=0, dtype=t
+        ).bijector,
+    ),
+    "flow_plus_plus-context": (
+        (4,),
+        lambda t: flows.flow_plus_plus(
+            (4,), 2, (4,), 2, context_shape=2, seed=0, dtype=t
+        ).bijector,
+        2,
+    ),
+    "flow_plus_plus-image": (
+        (16,),
+        lambda t: flows.flow_plus_plus(
+            (4, 4, 1), hidden=2, components=2, couplings=(1, 1, 1), blocks=1, seed=0, dtype=t
+        ).bijector,
+    ),
+    "dequantizer": (
+        (2, 2, 1),
+        lambda t: flows.dequantizer((2, 2, 1), 2, 2, 2, dtype=t).bijector,
+        4,
+    ),
 }
 
 
@@ -307,6 +451,9 @@ SEARCHES = ("residual", "autoregressive", "maf")
 
 # Here it is the density that searches.
 SEARCHED_DENSITIES = ("iaf",)
+
+# Names that begin so solve differential equations, and evaluate networks often in any direction.
+SOLVES = ("ode",)
 
 
 def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:
