@@ -17,7 +17,9 @@ def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
       ValueError: some do not (in graph mode: `tf.errors.InvalidArgumentError`).
     """
     rounding = 8.0 * float(np.finfo(angles.dtype.as_numpy_dtype).eps)
-    wrong = tf.math.count_nonzero(~(tf.abs(angles) <= bound * (1.0 + rounding)))
+    # Not ~(... <= ...): TensorFlow's optimiser turns that into >, which lets NaN pass.
+    outside = tf.abs(angles) > bound * (1.0 + rounding)
+    wrong = tf.math.count_nonzero(outside | tf.math.is_nan(angles))
     message = f"{owner} takes angles in [-{bound:g}, {bound:g}]: wrap them onto the circle"
     if tf.executing_eagerly():
         if wrong:

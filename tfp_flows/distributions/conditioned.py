@@ -82,15 +82,19 @@ class Conditioned(tfd.Distribution):
     def _call_prob(self, value, name, **kwargs):
         return tf.exp(self._call_log_prob(value, name, **kwargs))
 
-    def _sample_n(self, n, seed=None, **kwargs):
-        shape = tf.concat([[n], self.batch_shape_tensor()], 0)
-        return self._distribution.sample(shape, seed=seed, context=self._context, **kwargs)
+    def _call_sample_n(self, sample_shape, seed, **kwargs):
+        return self._distribution.sample(
+            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
+        )
 
     def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
-        shape = tf.concat([tf.reshape(sample_shape, [-1]), self.batch_shape_tensor()], 0)
         return self._distribution.experimental_sample_and_log_prob(
-            shape, seed=seed, context=self._context, **kwargs
+            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
         )
+
+    def _full_shape(self, sample_shape) -> tf.Tensor:
+        sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        return tf.concat([sample_shape, self.batch_shape_tensor()], 0)
 
     def __repr__(self) -> str:
         return f"Conditioned({self._distribution!r}, batch_shape={self.batch_shape})"

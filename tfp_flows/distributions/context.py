@@ -73,7 +73,7 @@ class ContextPort:
                 raise ValueError(f"{message}; {int(wrong)} of {int(tf.size(labels))} are not.")
             return tf.cast(labels, self.dtype)
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
-            return tf.cast(labels, self.dtype)
+            return tf.cast(tf.identity(labels), self.dtype)
 
     def broadcast(
         self, value: tf.Tensor, event_ndims: int, context: tf.Tensor

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
+from tfp_flows.distributions.flow import Flow
 
 tfd = tfp.distributions
 
@@ -66,7 +67,7 @@ class Dequantized(tfd.Distribution):
         flow: tfd.Distribution,
         levels: int = 256,
         num_samples: int = 1,
-        dequantizer: tfd.Distribution | None = None,
+        dequantizer: Flow | None = None,
         importance_weighted: bool = False,
         name: str = "dequantized",
     ):
@@ -104,7 +105,7 @@ class Dequantized(tfd.Distribution):
         return self._flow
 
     @property
-    def dequantizer(self) -> tfd.Distribution | None:
+    def dequantizer(self) -> Flow | None:
         """The distribution of the noise; None where it is uniform."""
         return self._dequantizer
 
@@ -236,18 +237,18 @@ class Dequantized(tfd.Distribution):
     __str__ = __repr__
 
 
-def _check_dequantizer(dequantizer: tfd.Distribution, flow: tfd.Distribution) -> None:
-    """Raises ValueError unless it is a distribution of noise for the flow's images, given them."""
-    event = tuple(flow.event_shape)
-    found = getattr(dequantizer, "context_shape", None)
-    if tuple(dequantizer.event_shape) != event or found != event:
-        raise ValueError(
-            f"The flow models events of shape {event}, so a dequantizer must have that event_shape "
-            f"and take the image as context, context_shape={event}; got event_shape="
-            f"{tuple(dequantizer.event_shape)}, context_shape={found}. See flows.dequantizer."
+def _check_dequantizer(dequantizer: Flow, flow: tfd.Distribution) -> None:
+    """Raises unless it is a flow of noise for the images of `flow`, given these."""
+    if not isinstance(dequantizer, Flow):
+        raise TypeError(
+            f"A dequantizer is a conditional flow over noise, as flows.dequantizer makes it; got "
+            f"{type(dequantizer).__name__}."
         )
-    if dequantizer.dtype != flow.dtype:
+    event = tuple(flow.event_shape)
+    found = tuple(dequantizer.event_shape), dequantizer.context_shape, dequantizer.dtype.name
+    if found != (event, event, flow.dtype.name):
         raise ValueError(
-            f"The dequantizer is of {dequantizer.dtype.name} and the flow of {flow.dtype.name}: "
-            "make both of one dtype."
+            f"For this flow a dequantizer must have event_shape={event}, the image as context, "
+            f"context_shape={event}, and dtype {flow.dtype.name}; got event_shape={found[0]}, "
+            f"context_shape={found[1]} and {found[2]}. See flows.dequantizer."
         )

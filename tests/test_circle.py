@@ -1,0 +1,79 @@
+"""Angles: splines and rotations that know no seam."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfp_flows as flows
+from tfp_flows import bijectors as fb
+from tfp_flows.bijectors.rational_quadratic import Settings, spline
+
+SETTINGS = Settings(4, math.pi, 1e-3, 1e-3, circular=True)
+RAW = tf.constant(np.random.RandomState(0).normal(size=SETTINGS.numbers), tf.float64)
+
+
+def at(angles) -> tuple[np.ndarray, np.ndarray]:
+    angles = tf.constant(angles, tf.float64)
+    raw = tf.broadcast_to(RAW, [*angles.shape, SETTINGS.numbers])
+    return tuple(r.numpy() for r in spline(angles, raw, SETTINGS))
+
+
+def test_the_two_ends_are_one_point():
+    values, log_slopes = at([-math.pi, math.pi])
+    np.testing.assert_allclose(values, [-math.pi, math.pi], rtol=1e-12)
+    assert log_slopes[0] == pytest.approx(log_slopes[1], abs=1e-12)
+    assert abs(log_slopes[0]) > 0.01  # not held at a slope of 1, as a spline on a line is
+    near = at([-math.pi + 1e-9, math.pi - 1e-9])[1]
+    np.testing.assert_allclose(near, log_slopes, atol=1e-6)
+
+
+def test_a_density_on_the_circle_sums_to_one():
+    grid = np.linspace(-math.pi, math.pi, 20001)
+    assert np.trapezoid(np.exp(at(grid)[1]), grid) / (2 * math.pi) == pytest.approx(1, abs=1e-6)
+
+
+def test_hand_written_gradient_of_every_number():
+    angles = tf.constant(np.linspace(-3.1, 3.1, 9))
+    raw = tf.Variable(tf.broadcast_to(RAW, [9, SETTINGS.numbers]))
+    for invert in (False, True):
+
+        def loss(raw, invert=invert):
+            value, log_slope = spline(angles, raw, SETTINGS, invert)
+            return tf.reduce_sum(tf.sin(value) + log_slope * log_slope)
+
+        theirs, ours = tf.test.compute_gradient(loss, [tf.convert_to_tensor(raw)], 1e-5)
+        np.testing.assert_allclose(theirs[0], ours[0], atol=1e-6)  # of differences
+
+
+def test_rotation_turns_and_comes_back():
+    rotation = fb.Rotation(3, seed=0, dtype=tf.float64)
+    angles = tf.constant(np.random.RandomState(1).uniform(-math.pi, math.pi, (50, 3)))
+    turned, log_det = rotation.forward_and_log_det(angles)
+    assert np.all(np.abs(turned) <= math.pi) and np.all(log_det == 0.0)
+    difference = np.exp(1j * turned.numpy()) / np.exp(1j * angles.numpy())
+    np.testing.assert_allclose(np.angle(difference), np.tile(rotation.rotation, (50, 1)))
+    np.testing.assert_allclose(rotation.inverse(tf.identity(turned)), angles, atol=1e-12)
+
+
+def test_the_conditioner_sees_no_seam():
+    flow = flows.neural_spline((2,), 2, (8,), circular=True, seed=0, dtype=tf.float64)
+    for variable in flow.trainable_variables:
+        noise = np.random.RandomState(1).normal(size=variable.shape) * 0.3
+        variable.assign_add(tf.constant(noise, variable.dtype))
+    ends = flow.log_prob([[math.pi, 0.3], [-math.pi, 0.3], [0.3, math.pi], [0.3, -math.pi]])
+    np.testing.assert_allclose(ends[::2], ends[1::2], rtol=1e-9)
+    assert np.isfinite(ends).all()
+
+
+def test_angles_outside_the_circle_are_an_error():
+    flow = flows.neural_spline((2,), 2, (8,), circular=True)
+    for bad in ([[4.0, 0.0]], [[np.nan, 0.0]]):
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="wrap them onto"):
+            flow.log_prob(tf.constant(bad))
+        coupling = fb.SplineCoupling(lambda a: tf.zeros([1, 24]), bins=8, circular=True)
+        with pytest.raises(ValueError, match="1 of 1 lie outside"):
+            coupling.inverse(tf.reverse(tf.constant(bad), [-1]))
+    with pytest.raises(ValueError, match="vectors of angles"):
+        flows.neural_spline((4, 4, 1), circular=True)

@@ -1,0 +1,172 @@
+"""One `context=` through flows and bijectors: shapes, meaning, and refusals."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_flows as flows
+from tfp_flows import bijectors as fb
+from tfp_flows.conditioners import LabelEmbedding, conv, mlp
+from tfp_flows.core.penalties import add_penalty, collected_penalties
+from tfp_flows.distributions import Flow
+from tfp_flows.keras_engine import keras
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+EPS = 1e-5
+
+
+def net(kept, context):
+    return tf.concat([kept * context[..., :1], context[..., 1:2]], -1)
+
+
+def small_flow() -> Flow:
+    parts = [fb.AffineCoupling(net), fb.Invert(fb.AffineCoupling(net, swap=True))]
+    return Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain(parts), context_shape=2)
+
+
+def pair(n: int) -> tuple[tf.Tensor, tf.Tensor]:
+    random = np.random.RandomState(0)
+    return tuple(tf.constant(random.normal(size=(n, 2)), tf.float32) for _ in range(2))
+
+
+def test_batch_shapes_broadcast():
+    flow, (x, c) = small_flow(), pair(5)
+    each = flow.log_prob(x, context=c)
+    np.testing.assert_allclose(flow.log_prob(x[1], context=c[1]), each[1], rtol=EPS)
+    np.testing.assert_allclose(flow.log_prob(x, context=c[1])[1], each[1], rtol=EPS)
+    np.testing.assert_allclose(flow.log_prob(x[1], context=c)[1], each[1], rtol=EPS)
+    table = flow.log_prob(x[:, None], context=c[None])
+    np.testing.assert_allclose(tf.linalg.diag_part(table), each, rtol=EPS)
+    assert flow.sample(5, seed=1, context=c).shape == [5, 2]
+    assert flow.sample((3, 5), seed=1, context=c).shape == [3, 5, 2]
+    assert flow.sample(7, seed=1, context=c[0]).shape == [7, 2]
+    spec = tf.TensorSpec([None, 2])
+    open_batch = tf.function(lambda x, c: flow.log_prob(x, context=c), input_signature=[spec, spec])
+    np.testing.assert_allclose(open_batch(x, c), each, rtol=EPS)
+    np.testing.assert_allclose(open_batch(x, c[1:2])[1], each[1], rtol=EPS)
+
+
+def test_condition_gives_a_plain_distribution():
+    flow, (x, c) = small_flow(), pair(5)
+    given = flow.condition(c)
+    assert (given.batch_shape, given.event_shape) == ([5], [2])
+    np.testing.assert_allclose(given.log_prob(x), flow.log_prob(x, context=c), rtol=EPS)
+    samples, log_prob = given.experimental_sample_and_log_prob(4, seed=1)
+    assert samples.shape == [4, 5, 2]
+    np.testing.assert_allclose(given.log_prob(tf.identity(samples)), log_prob, rtol=1e-4)
+    expected = flow.sample((4, 5), seed=1, context=c)
+    np.testing.assert_array_equal(given.sample(4, seed=1), expected)
+    independent = tfd.Independent(given, 1)
+    total = tf.reduce_sum(given.log_prob(x))
+    np.testing.assert_allclose(independent.log_prob(x), total, rtol=EPS)
+    mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=tf.zeros(5)), given)
+    expected = tf.reduce_logsumexp(flow.log_prob(x[:, None], context=c), -1) - np.log(5.0)
+    np.testing.assert_allclose(mixture.log_prob(x), expected, rtol=EPS)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda f, x, c: f.log_prob(x), "needs a context of shape"),
+        (lambda f, x, c: f.sample(3), "needs a context of shape"),
+        (lambda f, x, c: f.log_prob(x, context=c[:, :1]), "takes contexts of shape"),
+        (lambda f, x, c: f.log_prob(x, context=c[:3]), "does not broadcast to that of the values"),
+        (lambda f, x, c: f.sample(3, context=c), "does not broadcast to the sample shape"),
+        (lambda f, x, c: flows.nice((2,), 2).log_prob(x, context=c), "built without a context"),
+        (lambda f, x, c: flows.nice((2,), 2).sample(1, context=c), "built without a context"),
+        (lambda f, x, c: flows.nice((2,), 2).condition(c), "built without a context"),
+        (lambda f, x, c: flows.with_labels(f, 0), "classes must be 1 or more"),
+        (lambda f, x, c: flows.with_labels(flows.nice((2,), 2), 3), "made with context_shape"),
+        (lambda f, x, c: flows.nice((2,), context_shape=()), "For labels see flows.with_labels"),
+        (lambda f, x, c: fb.AffineCoupling(mlp(1, 2)).forward(x, context=c), "takes no context"),
+        (lambda f, x, c: fb.AffineCoupling(mlp(1, 2, context=2)).forward(x), "needs a context"),
+        (lambda f, x, c: fb.ContextAffine(net).forward(x), "needs a context"),
+        (lambda f, x, c: conv((4, 4, 1), 2, context=(2, 2, 1)), "A context is a vector"),
+        (lambda f, x, c: f.bijector.forward(x, context=c[None]), "batch dimensions"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(small_flow(), *pair(5))
+
+
+@pytest.mark.parametrize(
+    "labels, message", [([0, 3], "1 of 2 are not"), ([0, -1], "1 of 2"), ([0.0, 1.0], "float")]
+)
+def test_what_is_no_label_is_refused(labels, message):
+    flow = flows.with_labels(flows.nice((2,), 2, context_shape=4), classes=3)
+    with pytest.raises(ValueError, match=message):
+        flow.log_prob(tf.zeros([2, 2]), context=labels)
+    if labels[0] != 0.0 or labels[1] == 3:
+        traced = tf.function(lambda c: flow.log_prob(tf.zeros([2, 2]), context=c))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="whole-number labels"):
+            traced(tf.constant(labels))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: flows.nice((4,), 2, (8,), context_shape=3),
+        lambda: flows.real_nvp((4,), 2, (8,), context_shape=3),
+        lambda: flows.real_nvp((4, 4, 1), hidden=4, blocks=1, context_shape=3),
+        lambda: flows.neural_spline((4,), 2, (8,), context_shape=3),
+        lambda: flows.glow((4, 4, 1), 2, 1, 4, context_shape=3),
+        lambda: flows.glow((4, 4, 1), 2, 1, 4, stacked=False, context_shape=3),
+    ],
+    ids=["nice", "real_nvp", "real_nvp-image", "neural_spline", "glow", "glow-unrolled"],
+)
+def test_every_network_gets_a_gradient_through_the_context(make):
+    flow = make()
+    x = tf.constant(np.random.RandomState(0).normal(size=(8, *flow.event_shape)), tf.float32)
+    for variable in flow.trainable_variables:  # away from the zeros that networks end in
+        noise = np.random.RandomState(1).normal(size=variable.shape) * 0.1
+        variable.assign_add(tf.constant(noise, variable.dtype))
+    context = tf.random.stateless_normal([8, 3], [0, 1])
+    flows.initialize(flow, x, context=context)
+    with tf.GradientTape() as tape:
+        tape.watch(context)
+        loss = tf.reduce_mean(flow.log_prob(x, context=context))
+    gradients = tape.gradient(loss, [context, *flow.trainable_variables])
+    for gradient in gradients:
+        assert gradient is not None and np.any(tf.convert_to_tensor(gradient).numpy() != 0.0)
+
+
+def test_the_last_prior_of_glow_depends_on_the_class():
+    flow = flows.with_labels(flows.glow((2, 2, 1), 1, 1, 4, context_shape=2, seed=0), 2)
+    prior = flow.bijector.levels[-1].bijectors[-1]
+    assert isinstance(prior, fb.ContextAffine)
+    for variable in prior.trainable_variables:
+        variable.assign(tf.ones_like(variable))
+    z = tf.zeros([2, 4])
+    features = flow.encode_context([0, 1])
+    one, other = flow.bijector.forward(z, context=features)
+    assert not np.allclose(one, other)
+
+
+def test_labels_have_vectors_of_their_own():
+    embed = LabelEmbedding(3, 5)
+    again = LabelEmbedding.from_config(embed.get_config())
+    assert [tuple(v.shape) for v in again.trainable_variables] == [(3, 5)]
+    assert np.linalg.matrix_rank(keras.ops.convert_to_numpy(embed(np.arange(3)))) == 3
+
+
+def test_a_context_encoder_of_ones_own():
+    encoder = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, "tanh")])
+    base, coupling = tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.AffineCoupling(mlp(1, 2, context=2))
+    flow = Flow(base, coupling, context_shape=3, context_encoder=encoder)
+    assert len(flow.trainable_variables) == len(coupling.trainable_variables) + 2
+    x, context = tf.ones([4, 2]), tf.random.stateless_normal([4, 3], [0, 0])
+    expected = Flow(base, coupling, 2).log_prob(x, context=encoder(context))
+    np.testing.assert_allclose(flow.log_prob(x, context=context), expected, rtol=EPS)
+
+
+def test_penalties_reach_whoever_collects():
+    add_penalty(tf.ones([3]))  # nobody does
+    with collected_penalties() as outer:
+        add_penalty(tf.ones([2]))
+        with collected_penalties() as inner:
+            add_penalty(tf.zeros([1]))
+        add_penalty(tf.ones([2]))
+    assert (len(outer), len(inner)) == (2, 1)
