@@ -77,3 +77,18 @@ def save_curve(history: dict[str, list[float]], baseline: float, path: Path) -> 
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)
+
+
+def save_densities(densities: dict[str, np.ndarray], path: Path) -> Path:
+    """Densities on a square grid, side by side, all in the colours of the first."""
+    columns = 5
+    rows = -(-len(densities) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.85 * rows), squeeze=False)
+    top = 1.3 * next(iter(densities.values())).max()
+    for axis, (title, density) in zip(axes.flat, densities.items(), strict=False):
+        axis.imshow(density, cmap="magma", vmin=0.0, vmax=top)
+        axis.set_title(title, fontsize=10)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.tight_layout()
+    return _save(figure, path)
