@@ -1,0 +1,138 @@
+"""MADE: a network whose outputs for an entry see the entries before it, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.conditioners.inputs import with_context
+from tfp_flows.keras_engine import keras
+
+ORDERS = ("sequential", "reverse", "random")
+
+
+def made(
+    event_size: int,
+    outputs_per_entry: int,
+    hidden: Sequence[int] = (128, 128),
+    order: str | Sequence[int] = "sequential",
+    activation: str = "relu",
+    context: int | Sequence[int] | None = None,
+    seed: int | None = None,
+    dtype: Any = None,
+    name: str = "made",
+) -> keras.Model:
+    r"""A masked perceptron `[batch, event_size] -> [batch, event_size * outputs_per_entry]`.
+
+    The output holds one entry's numbers after the other's. With entries `o_1, o_2, ...` in the
+    order, those of `o_k` depend on the entries `o_1 ... o_{k-1}` and on the context:
+
+    $$ \partial\,\mathrm{out}_{o_k} / \partial x_{o_j} = 0 \quad \text{for } j \ge k $$
+
+    All outputs start at zero.
+
+    Source: MADE: Masked Autoencoder for Distribution Estimation, arXiv 1502.03509.
+
+    Args:
+      event_size: entries of the event.
+      outputs_per_entry: 2 for an affine layer, `3 * bins - 1` for a spline one.
+      hidden: units of the hidden layers, one layer or more.
+      order: `"sequential"` (first entry first), `"reverse"`, `"random"`, or the indices of the
+        entries from the one that depends on nothing to the one that depends on all others.
+      activation: a Keras activation.
+      context: width of the context that the network takes as its second input; every output
+        depends on all of it. None if it takes none.
+      seed: of the random order; NumPy's own if None.
+      dtype: of the layers; Keras's own default if None.
+      name: of the model.
+
+    Returns:
+      A built `keras.Model`.
+
+    Raises:
+      ValueError: the order is no permutation of the entries, or a size is below 1.
+
+    Example:
+      >>> made(3, 2, hidden=(16,), order=[2, 0, 1]).output_shape
+      (None, 6)
+    """
+    sizes = (event_size, outputs_per_entry, *hidden)
+    if not hidden or min(sizes) < 1:
+        raise ValueError(
+            f"made needs event_size, outputs_per_entry and hidden units of 1 or more, and one "
+            f"hidden layer at least; got {event_size}, {outputs_per_entry} and {tuple(hidden)}."
+        )
+    ranks = np.empty(event_size, int)  # 1 for the entry that depends on nothing
+    ranks[_entries_in_order(order, event_size, seed)] = np.arange(1, event_size + 1)
+    # A unit of degree k sees the k first entries. Those of degree 0 see the context alone, and
+    # through them it reaches the first entry.
+    least = min(1, event_size - 1) if context is None else 0
+    before, layers = ranks, []
+    for width in hidden:
+        degrees = np.rint(np.linspace(least, event_size - 1, width)).astype(int)
+        layers += [MaskedDense(before, degrees, dtype=dtype), _activate(activation, dtype)]
+        before = degrees
+    outputs = np.repeat(ranks - 1, outputs_per_entry)
+    layers.append(MaskedDense(before, outputs, kernel_initializer="zeros", dtype=dtype))
+    return with_context(layers[:1], layers[1:], (event_size,), context, dtype, name)
+
+
+def _activate(activation: str, dtype: Any):
+    return keras.layers.Activation(activation, dtype=dtype)
+
+
+def _entries_in_order(order: str | Sequence[int], size: int, seed: int | None) -> np.ndarray:
+    if isinstance(order, str):
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {ORDERS} or a permutation, got {order!r}.")
+        if order == "random":
+            return np.random.default_rng(seed).permutation(size)
+        return np.arange(size)[:: -1 if order == "reverse" else 1]
+    given = np.asarray(order)
+    if given.shape != (size,) or sorted(given.tolist()) != list(range(size)):
+        raise ValueError(
+            f"order must be a permutation of 0 ... {size - 1}, one index for each of the {size} "
+            f"entries, got {given.tolist()}."
+        )
+    return given.astype(int)
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+class MaskedDense(keras.layers.Dense):
+    """`keras.layers.Dense` where a unit sees the inputs of its own degree and below.
+
+    The mask is worked out from the degrees and applied in every call, so no optimizer and no file
+    can lose it.
+
+    Args:
+      input_degrees: one whole number for each input.
+      output_degrees: one whole number for each unit.
+      **kwargs: as for `keras.layers.Dense`.
+
+    Example:
+      >>> layer = MaskedDense([1, 2], [0, 1, 2], kernel_initializer="ones")
+      >>> np.asarray(layer(tf.constant([[10.0, 1.0]])))
+      array([[ 0., 10., 11.]], dtype=float32)
+    """
+
+    def __init__(self, input_degrees: Sequence[int], output_degrees: Sequence[int], **kwargs):
+        super().__init__(len(output_degrees), **kwargs)
+        # Plain integers: a configuration is written as JSON.
+        self.input_degrees = [int(n) for n in input_degrees]
+        self.output_degrees = [int(n) for n in output_degrees]
+
+    def call(self, inputs):
+        mask = np.asarray(self.input_degrees)[:, None] <= np.asarray(self.output_degrees)
+        kernel = self.kernel * tf.cast(mask, inputs.dtype)
+        return self.activation(tf.matmul(inputs, kernel) + self.bias)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        del config["units"]
+        return config | {
+            "input_degrees": self.input_degrees,
+            "output_degrees": self.output_degrees,
+        }
