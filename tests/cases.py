@@ -201,19 +201,19 @@ BIJECTORS: dict[str, tuple] = {
         lambda t: fb.Repeat(fb.MaskedAutoregressive(made(3, 2, (6,), dtype=t.name)), 2),
     ),
     "rotation": ((3,), lambda t: fb.Rotation(3, 0, bound=9.0, dtype=t)),
-    "residual": ((3,), lambda t: fb.Residual(lipschitz_mlp(3, (5,), dtype=t.name))),
+    "residual": ((3,), lambda t: fb.Residual(lipschitz_mlp(3, (5,), 0.5, dtype=t.name))),
     "residual-elu-single": (
         (1,),
         lambda t: fb.Residual(lipschitz_mlp(1, (5,), 0.5, "elu", dtype=t.name)),
     ),
     "residual-context": (
         (3,),
-        lambda t: fb.Residual(lipschitz_mlp(3, (5,), context=2, dtype=t.name)),
+        lambda t: fb.Residual(lipschitz_mlp(3, (5,), 0.5, context=2, dtype=t.name)),
         2,
     ),
     "residual-flow": (
         (2,),
-        lambda t: flows.residual((2,), 1, 4, bound=0.8, dtype=t).bijector,
+        lambda t: flows.residual((2,), 1, 4, bound=0.5, dtype=t).bijector,
     ),
     "ode-adaptive": (
         (2,),
@@ -421,22 +421,24 @@ BIJECTORS: dict[str, tuple] = {
     ),
     "flow_plus_plus-reversible": (
         (4,),
-        lambda t: flows.flow_plus_plus(
-            (4,), 2, (4,), 2, stacked=False, reversible=True, seed=0, dtype=t
-        ).bijector,
+        lambda t: (
+            flows.flow_plus_plus(
+                (4,), 2, (4,), 2, stacked=False, reversible=True, seed=0, dtype=t
+            ).bijector
+        ),
     ),
     "flow_plus_plus-context": (
         (4,),
-        lambda t: flows.flow_plus_plus(
-            (4,), 2, (4,), 2, context_shape=2, seed=0, dtype=t
-        ).bijector,
+        lambda t: flows.flow_plus_plus((4,), 2, (4,), 2, context_shape=2, seed=0, dtype=t).bijector,
         2,
     ),
     "flow_plus_plus-image": (
-        (16,),
-        lambda t: flows.flow_plus_plus(
-            (4, 4, 1), hidden=2, components=2, couplings=(1, 1, 1), blocks=1, seed=0, dtype=t
-        ).bijector,
+        (4,),
+        lambda t: (
+            flows.flow_plus_plus(
+                (2, 2, 1), hidden=2, components=2, couplings=(1, 1, 0), blocks=1, seed=0, dtype=t
+            ).bijector
+        ),
     ),
     "dequantizer": (
         (2, 2, 1),

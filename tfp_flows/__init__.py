@@ -5,14 +5,19 @@ from tfp_flows.checking import check_bijector
 from tfp_flows.core import UntrackedVariableError
 from tfp_flows.distributions import Dequantized
 from tfp_flows.flows import (
+    dequantizer,
     ffjord,
+    flow_plus_plus,
     glow,
     iaf,
     maf,
     neural_spline,
     nice,
+    planar,
+    radial,
     real_nvp,
     residual,
+    sylvester,
     with_labels,
 )
 from tfp_flows.initialization import initialize
@@ -27,14 +32,19 @@ __all__ = [
     "bijectors",
     "check_bijector",
     "conditioners",
+    "dequantizer",
     "ffjord",
+    "flow_plus_plus",
     "glow",
     "iaf",
     "initialize",
     "maf",
     "neural_spline",
     "nice",
+    "planar",
+    "radial",
     "real_nvp",
     "residual",
+    "sylvester",
     "with_labels",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -71,17 +73,26 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
     if not needs_initialization(flow):
         return
-    if isinstance(flow, Dequantized):
-        noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
-        flow, batch = flow.flow, flow.dequantize(batch, noise)
     with restored_on_error(flow.variables):
-        features = flow.encode_context(context) if context is not None else None
-        _as_flow_bijector(flow)._initialize(tf.cast(batch, flow.dtype), features)
+        for part, values, features in _walks(flow, batch, context):
+            _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
         if needs_initialization(flow):
             raise ValueError(
                 f"A layer of {flow.name} cannot be reached from the data side, as inside "
                 "tfb.Invert. Initialise it by itself: layer.initialize(batch)."
             )
+
+
+def _walks(flow: tfd.Distribution, batch: tf.Tensor, context) -> Iterator[tuple]:
+    """The flows in `flow` that wait, each with its data and what its conditioners get."""
+    if isinstance(flow, Dequantized):
+        noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
+        if flow.dequantizer is not None and needs_initialization(flow.dequantizer):
+            inside = 0.001 + 0.998 * noise  # noise of exactly 0 may have no latent
+            yield flow.dequantizer, inside, flow.dequantizer.encode_context(flow.middles(batch))
+        flow, batch = flow.flow, flow.dequantize(batch, noise)
+    if needs_initialization(flow):
+        yield flow, batch, None if context is None else flow.encode_context(context)
 
 
 def _as_flow_bijector(flow: tfd.Distribution) -> FlowBijector:

@@ -86,10 +86,8 @@ class Dequantized(tfd.Distribution):
         self._levels = int(levels)
         self._num_samples = int(num_samples)
         self._importance_weighted = bool(importance_weighted)
-        context_shape = getattr(flow, "context_shape", None)
-        self._context = self._no_dependency(
-            ContextPort(context_shape, getattr(flow, "context_dtype", flow.dtype), None, name)
-        )
+        shape, kind = getattr(flow, "context_shape", None), getattr(flow, "context_dtype", None)
+        self._context = self._no_dependency(ContextPort(shape, kind, None, name))
         super().__init__(
             dtype=tf.int32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -240,10 +238,8 @@ class Dequantized(tfd.Distribution):
 def _check_dequantizer(dequantizer: Flow, flow: tfd.Distribution) -> None:
     """Raises unless it is a flow of noise for the images of `flow`, given these."""
     if not isinstance(dequantizer, Flow):
-        raise TypeError(
-            f"A dequantizer is a conditional flow over noise, as flows.dequantizer makes it; got "
-            f"{type(dequantizer).__name__}."
-        )
+        found = type(dequantizer).__name__
+        raise TypeError(f"A dequantizer is a Flow, as flows.dequantizer makes it; got {found}.")
     event = tuple(flow.event_shape)
     found = tuple(dequantizer.event_shape), dequantizer.context_shape, dequantizer.dtype.name
     if found != (event, event, flow.dtype.name):

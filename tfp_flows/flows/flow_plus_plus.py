@@ -1,0 +1,179 @@
+"""Flow++: couplings by CDFs of mixtures, for vectors and for images."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors as fb
+from tfp_flows.conditioners import mlp, resnet
+from tfp_flows.distributions import Flow
+from tfp_flows.flows.base import (
+    as_filters,
+    as_units,
+    check_context_shape,
+    check_counts,
+    check_event_shape,
+    kept_features,
+    standard_normal,
+    taking_turns,
+    vector_mask,
+)
+
+tfb = tfp.bijectors
+
+
+def flow_plus_plus(
+    event_shape: Sequence[int],
+    layers: int = 4,
+    hidden: Sequence[int] | int | None = None,
+    components: int = 8,
+    couplings: Sequence[int] = (4, 2, 3),
+    blocks: int = 2,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    network_dtype: str | None = None,
+    stacked: bool = True,
+    reversible: bool = False,
+    context_shape: Sequence[int] | int | None = None,
+    seed: int | None = None,
+    dtype: tf.DType = tf.float32,
+    name: str = "flow_plus_plus",
+) -> Flow:
+    """Flow++: couplings by CDFs of logistic mixtures, each after ActNorm and a 1x1 convolution.
+
+    For vectors, `layers` couplings with MLPs. For images, in the paper's order from data to
+    latent: checkerboard couplings, squeeze, channel couplings, checkerboard couplings, with
+    residual networks. The paper's self-attention and gates in these networks are left out.
+    Sampling searches for roots and is slower than training; see `fb.MixtureCDFCoupling`.
+
+    For pixels the paper's other part is `flows.dequantizer`.
+
+    Source: Flow++: Improving Flow-Based Generative Models with Variational Dequantization and
+    Architecture Design, arXiv 1902.00275.
+
+    Args:
+      event_shape: `(features,)`, or `(height, width, channels)` of even height and width.
+      layers: number of couplings, for vectors.
+      hidden: for vectors, the units of the hidden layers, (128, 128) if None; for images, the
+        filters of the residual blocks, 32 if None.
+      components: logistic distributions in each mixture.
+      couplings: for images, how many before the squeeze, and after it on channels and on
+        checkerboards.
+      blocks: residual blocks of each network, for images.
+      activation: a Keras activation.
+      dropout: rate in the networks, while training.
+      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
+      stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
+        which makes optimizer updates cheap.
+      reversible: train by inversion; see `fb.Chain`. It rebuilds what is kept by searching.
+      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      seed: of the initial rotations.
+      dtype: of the flow.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: an event shape that does not fit, as an image that cannot be squeezed.
+
+    Example:
+      >>> flow = flow_plus_plus(event_shape=(6,), layers=2, hidden=(16, 16), components=4)
+      >>> flow.sample(3, seed=1).shape
+      TensorShape([3, 6])
+    """
+    dtype = tf.as_dtype(dtype)
+    network_dtype = network_dtype or dtype.name
+    shape = check_event_shape(event_shape, (1, 3), name)
+    check_counts(layers=layers, components=components, blocks=blocks)
+    context = check_context_shape(context_shape, (1,), name)
+    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
+    numbers = 3 * components + 2
+
+    if len(shape) == 1:
+        (features,) = shape
+        mask = vector_mask(features)
+        hidden = as_units((128, 128) if hidden is None else hidden)
+
+        def make_layer(swap: bool) -> list[tfb.Bijector]:
+            kept = kept_features(features, swap)
+            outputs = numbers * (features - kept)
+            net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
+            return [
+                *_mixing(features, seeds, dtype),
+                fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components),
+            ]
+
+        bijector = taking_turns(make_layer, layers, stacked, reversible)
+        return Flow(standard_normal(features, dtype), bijector, context, name=name)
+
+    filters = as_filters(32 if hidden is None else hidden)
+    h, w, c = shape
+    before, on_channels, after = _checked_couplings(couplings, shape, name)
+
+    def steps(image: tuple[int, int, int], mask: str, count: int) -> list[tfb.Bijector]:
+        h, w, c = image
+        kept = c if mask == "checkerboard" else c // 2
+        made = []
+        for i in range(count):
+            net = resnet(
+                (h, w, kept),
+                numbers * kept,
+                filters,
+                blocks,
+                activation,
+                dropout,
+                context,
+                dtype=network_dtype,
+            )
+            made += [
+                *_mixing(c, seeds, dtype),
+                fb.MixtureCDFCoupling(net, mask=mask, swap=i % 2 == 1, components=components),
+            ]
+        return made
+
+    squeezed = (h // 2, w // 2, 4 * c)
+    chain = fb.Chain(
+        [
+            *steps(shape, "checkerboard", before),
+            fb.Squeeze(),
+            *steps(squeezed, "channel", on_channels),
+            *steps(squeezed, "checkerboard", after),
+        ],
+        reversible,
+    )
+    bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
+    return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)
+
+
+def _mixing(channels: int, seeds: Iterator[int | None], dtype: tf.DType) -> list[tfb.Bijector]:
+    """What comes before a coupling; a single channel has nothing to mix with."""
+    norm = fb.ActNorm(channels, dtype=dtype)
+    if channels == 1:
+        return [norm]
+    return [norm, fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype)]
+
+
+def _checked_couplings(
+    couplings: Sequence[int], shape: tuple[int, int, int], name: str
+) -> tuple[int, int, int]:
+    counts = tuple(couplings)
+    if len(counts) != 3 or min(counts) < 0 or sum(counts) == 0:
+        raise ValueError(
+            f"{name}: couplings says how many come before the squeeze, and after it on channels "
+            f"and on checkerboards, as (4, 2, 3); got {couplings}."
+        )
+    h, w, _ = shape
+    if h % 2 or w % 2:
+        raise ValueError(
+            f"{name} halves height and width, so both must be even; got {h}x{w}. Pad the images."
+        )
+    if counts[2] and h * w == 4:
+        raise ValueError(
+            f"{name}: of {h}x{w} images one position is left after the squeeze, and no "
+            "checkerboard. Give couplings=(4, 2, 0), or larger images."
+        )
+    return counts
