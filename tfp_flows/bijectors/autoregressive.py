@@ -85,7 +85,7 @@ class _Autoregressive(FlowBijector):
             "is not autoregressive (conditioners.made is), or values overflow."
         )
         with tf.control_dependencies([tf.debugging.Assert(settled, [message])]):
-            return tf.identity(value)
+            return tf.where(settled, value, np.nan)  # XLA leaves the check out
 
     def _describe(self):
         return repr(self._network)
@@ -116,7 +116,7 @@ class MaskedAutoregressive(_Autoregressive):
     Raises:
       ValueError: the conditioner's output has the wrong width, or an unknown scale map.
       tf.errors.InvalidArgumentError: from `forward`, where the conditioner is not autoregressive
-        (XLA has no such checks).
+        (under XLA, which has no such checks, all values are NaN then).
 
     Example:
       >>> running = lambda y: tf.stack([tf.cumsum(y, exclusive=True, axis=-1), 0.0 * y], -1)
