@@ -28,16 +28,18 @@ def implicit_inverse(
       solve_transposed: given `vjp: v -> J^T v` and `d`, returns `u` with `J^T u = d`.
     """
     root = tf.stop_gradient(solve(tf.stop_gradient(value)))
+    # Recorded here and not when the gradient is wanted, for by then variables may read otherwise:
+    # a `Repeat` gives them the values of one step for the time of the step alone.
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(root)
+        evaluated = evaluate(root)
 
     @tf.custom_gradient
-    def attach(value, evaluated):
+    def attach(value, _):
         def gradient(d_root):
-            with tf.GradientTape(persistent=True) as tape:
-                tape.watch(root)
-                again = evaluate(root)
-            u = solve_transposed(lambda v: tape.gradient(again, root, v), d_root)
+            u = solve_transposed(lambda v: tape.gradient(evaluated, root, v), d_root)
             return u, -u
 
         return tf.identity(root), gradient
 
-    return attach(value, evaluate(root))
+    return attach(value, evaluated)
