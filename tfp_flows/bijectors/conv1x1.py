@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.draws import random_state
 
 
 class Invertible1x1Conv(FlowBijector):
@@ -63,7 +64,7 @@ class Invertible1x1Conv(FlowBijector):
         if missing and len(missing) < len(given):
             raise ValueError(f"Give all of a convolution's variables or none; missing: {missing}.")
         if missing:
-            given = _variables(_random_rotation(channels, seed), dtype)
+            given = _variables(_random_rotation(channels, random_state(seed)), dtype)
         self.lower = given["lower"]
         self.upper = given["upper"]
         self.log_diagonal = given["log_diagonal"]
@@ -85,8 +86,8 @@ class Invertible1x1Conv(FlowBijector):
         return eye, lower, tf.linalg.set_diag(upper, diagonal)
 
     def _fresh_values(self, turn):
-        seed = self.parameters["seed"]
-        fresh = _random_rotation(self.lower.shape[0], None if seed is None else seed + turn)
+        random = random_state(self.parameters["seed"], turn)
+        fresh = _random_rotation(self.lower.shape[0], random)
         return [(getattr(self, name), value) for name, value in fresh.items()]
 
     is_channel_map = True
@@ -122,13 +123,11 @@ class Invertible1x1Conv(FlowBijector):
         return str(self.log_diagonal.shape[0])
 
 
-def _random_rotation(channels: int, seed: int | None) -> dict[str, np.ndarray]:
+def _random_rotation(channels: int, random: np.random.RandomState) -> dict[str, np.ndarray]:
     """The LU parts of a random orthogonal matrix."""
     if channels < 1:
         raise ValueError(f"channels must be 1 or more, got {channels}.")
-    if seed is None:
-        seed = int(tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32))
-    rotation = np.linalg.qr(np.random.RandomState(seed).normal(size=(channels, channels)))[0]
+    rotation = np.linalg.qr(random.normal(size=(channels, channels)))[0]
     lu, permutation = (part.numpy() for part in tf.linalg.lu(tf.constant(rotation)))
     diagonal = np.diagonal(lu)
     return {

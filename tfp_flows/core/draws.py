@@ -38,3 +38,10 @@ def _weights_drawn_again(net: Any) -> Iterator[tuple[int, np.ndarray]]:
                 continue
             again = type(initializer).from_config(initializer.get_config())
             yield id(variable), np.asarray(again(variable.shape, dtype=variable.dtype.name))
+
+
+def random_state(seed: int | None, turn: int = 0) -> np.random.RandomState:
+    """NumPy's generator for the `turn`-th draw; without a seed it takes TensorFlow's global one."""
+    if seed is None:
+        return np.random.RandomState(int(tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32)))
+    return np.random.RandomState(seed + turn)

@@ -11,7 +11,7 @@ from tfp_flows.keras_engine import keras
 
 
 class InGraph:
-    """Runs `method(value, context, forward)` inside a `tf.function`, also when called eagerly.
+    """Runs `method(value, context, forward, **settings)` in a `tf.function`, also from eager mode.
 
     For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
     would not see. One trace serves all batch sizes. A deep copy belongs to the copied object.
@@ -24,17 +24,20 @@ class InGraph:
         self._method = method
         self._traced: dict[tuple, Callable] = {}
 
-    def __call__(self, value: tf.Tensor, context, event_ndims: int, forward: bool):
-        """Evaluates; `event_ndims` of `value`'s last dimensions are static in the trace."""
+    def __call__(self, value: tf.Tensor, context, event_ndims: int, forward: bool, **settings):
+        """Evaluates; `event_ndims` of `value`'s last dimensions are static in the trace.
+
+        Settings, which must be hashable, have a trace for each of their values.
+        """
         if not tf.executing_eagerly():
-            return self._method(value, context, forward)
+            return self._method(value, context, forward, **settings)
         specs = [_open_batch(value, event_ndims)]
         if context is not None:
             specs.append(_open_batch(context, 1))
-        key = (forward, _mode(tf.constant(0.0)), *specs)
+        key = (forward, in_training(), *settings.items(), *specs)
         if key not in self._traced:
             self._traced[key] = tf.function(
-                lambda value, context=None: self._method(value, context, forward),
+                lambda value, context=None: self._method(value, context, forward, **settings),
                 input_signature=specs,
                 autograph=False,
             )
@@ -51,7 +54,12 @@ class _Mode(keras.layers.Layer):
         return bool(training)
 
 
-_mode = _Mode()
+_mode = _Mode(name="mode")  # a name that graphs take
+
+
+def in_training() -> bool:
+    """Whether a Keras model is being called in training mode; False outside of any model."""
+    return _mode(tf.constant(0.0))
 
 
 def _open_batch(tensor: tf.Tensor, event_ndims: int) -> tf.TensorSpec:

@@ -7,7 +7,8 @@ identity, which in eager mode outlives updates of the variables. `PairMemo` stan
 
 * the tensor is the very object that went in or came out,
 * no variable of the bijector has changed since (eager: their values are compared by hash;
-  in a graph: no op that writes them was added), and
+  in a graph: no op that writes them was added), nor a setting that is no variable,
+* the Keras model that is being called, if any, is in the same mode, and
 * the gradient tapes that watch now are the ones that recorded the evaluation.
 """
 
@@ -21,10 +22,19 @@ import tensorflow as tf
 # The one way to ask which tapes record a tensor; TensorFlow has no public one.
 from tensorflow.python import pywrap_tfe
 
+from tfp_flows.core.graph import in_training
 from tfp_flows.core.substitution import is_given
 from tfp_flows.core.variables import components
 
 _OTHER = {"forward": "inverse", "inverse": "forward"}
+
+
+_settings = [0]  # how often a setting of any bijector has changed
+
+
+def outdate_notes() -> None:
+    """Makes every note of every bijector stale: a setting that is no variable has changed."""
+    _settings[0] += 1
 
 
 class _Note(NamedTuple):
@@ -106,7 +116,7 @@ class PairMemo:
     def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
         probes = [t for t in tensors if t is not None]
-        own = [v for v in self._components() if not is_given(v)]
+        own = [v for v in self._components() if v.trainable and not is_given(v)]
         for variable in own[:1]:  # a tape within a tape shows itself by watching it
             pywrap_tfe.TFE_Py_TapeVariableAccessed(variable)
             probes.append(variable.handle)
@@ -115,8 +125,12 @@ class PairMemo:
         return (*tapes, self.epoch())
 
     def epoch(self) -> int:
-        """Differs once a variable has changed, or a tape watches and none did (or conversely)."""
-        return hash((pywrap_tfe.TFE_Py_TapeSetIsEmpty(), self.fingerprint()))
+        """Differs once a variable has changed, or what watches and trains is another.
+
+        That is whether a tape watches, and whether a Keras model is being trained.
+        """
+        mode = pywrap_tfe.TFE_Py_TapeSetIsEmpty(), in_training()
+        return hash((*mode, _settings[0], self.fingerprint()))
 
     def fingerprint(self) -> tuple[int, ...] | int:
         """Equal while no variable has changed: hashes of values; in a graph, a count of writes."""

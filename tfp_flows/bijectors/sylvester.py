@@ -1,0 +1,137 @@
+"""Sylvester flows: several directions of space are bent at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.bijectors.amortized import Amortized, parts
+from tfp_flows.bijectors.reflections import orthogonal
+from tfp_flows.bijectors.tanh_root import above_minus_one, search_tanh_root, slope_at
+
+
+class Sylvester(Amortized):
+    r"""Bends a subspace of `rank` dimensions: a planar flow with that many hidden units.
+
+    $$ y = x + Q R \tanh(\tilde R Q^T x + b), \qquad
+       \log|\det J| = \textstyle\sum_i \log\big(1 + r_{ii} \tilde r_{ii} (1 - \tanh_i^2)\big) $$
+
+    with orthonormal columns in `Q`, a product of `rank` Householder reflections, and upper
+    triangular `R` and `R~`. From latent to data it is explicit, as `Planar`. The way back solves
+    `rank` scalar equations for each example, one after the other: in the coordinates `Q^T y` the
+    system is triangular. Each has one solution, because `r_ii r~_ii = m(.)` and `r~_ii = exp(.)`,
+    where `m` maps to numbers above -0.999, and 0 to 0. It starts as the identity, with `R = 0`,
+    `R~ = I` and a random `Q`.
+
+    Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649 (the Householder
+    variant, whose `Q` may be any).
+
+    Args:
+      features: size of a vector.
+      rank: how many directions are bent, at most `features`.
+      conditioner: as for `Planar`, with `rank * (features + rank + 2)` outputs.
+      seed: of `Q`; from TensorFlow's global generator if None.
+      dtype: of the variable; it is cast to that of the input.
+      raw: variable to use in place of a new one: the vectors of the reflections; a matrix, row by
+        row, with `R` above its diagonal, `R~` transposed below, and on it what `m` maps to
+        `r_ii r~_ii`; the logarithms of `r~_ii`; and `b`.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: as for `Planar`; or a rank that does not fit.
+
+    Example:
+      >>> sylvester = Sylvester(3, rank=2, seed=0)
+      >>> _ = sylvester.raw.assign_add(tf.ones_like(sylvester.raw))
+      >>> y = sylvester.forward([[1.0, 2.0, 3.0]])
+      >>> np.round(sylvester.inverse(tf.identity(y)), 4)
+      array([[1., 2., 3.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        rank: int,
+        conditioner: Any = None,
+        seed: int | None = None,
+        dtype: tf.DType = tf.float32,
+        raw: tf.Variable | None = None,
+        name: str = "sylvester",
+    ):
+        parameters = dict(locals())
+        if not 1 <= rank <= features:
+            raise ValueError(f"rank must lie in 1 ... {features}, the features, got {rank}.")
+        self._rank = int(rank)
+        super().__init__(features, conditioner, seed, dtype, raw, parameters, name)
+
+    def _start(self, random):
+        vectors = random.normal(size=self._rank * self._features)
+        return np.concatenate([vectors, np.zeros(self._rank * (self._rank + 2))])
+
+    def _bend(self, value, context):
+        """`Q`, `R`, `R~`, the products of their diagonals, and `b`."""
+        rank, features = self._rank, self._features
+        numbers = self._numbers(value, context)
+        vectors, matrix, log_inner, b = parts(numbers, rank * features, rank**2, rank, rank)
+        batch = tf.shape(numbers)[:-1]
+        vectors = tf.reshape(vectors, tf.concat([batch, [rank, features]], 0))
+        matrix = tf.reshape(matrix, tf.concat([batch, [rank, rank]], 0))
+        products = above_minus_one(tf.linalg.diag_part(matrix))
+        diagonal = tf.exp(log_inner)
+        outer = tf.linalg.set_diag(tf.linalg.band_part(matrix, 0, -1), products / diagonal)
+        inner = tf.linalg.band_part(tf.linalg.matrix_transpose(matrix), 0, -1)
+        inner = tf.linalg.set_diag(inner, diagonal)
+        return orthogonal(vectors, rank), outer, inner, products, b
+
+    def _forward_and_log_det(self, x, context):
+        q, outer, inner, products, b = self._bend(x, context)
+        tanh = tf.tanh(_times(inner, _times(q, x, transpose=True)) + b)
+        log_det = tf.reduce_sum(tf.math.log(slope_at(tanh, products)), -1)
+        return x + _times(q, _times(outer, tanh)), log_det
+
+    def _inverse_and_log_det(self, y, context):
+        q, outer, inner, products, b = self._bend(y, context)
+        after = _times(q, y, transpose=True)
+        found = self._search(*map(tf.stop_gradient, (after, outer, inner, products, b)))
+        # One step of Newton's method: next to nothing, but for its gradient, which is that of the
+        # implicit function theorem.
+        tanh = tf.tanh(_times(inner, found) + b)
+        jacobian = tf.linalg.matmul(outer * (1 - tf.square(tanh))[..., tf.newaxis, :], inner)
+        jacobian = tf.stop_gradient(tf.eye(self._rank, dtype=y.dtype) + jacobian)
+        off = (found + _times(outer, tanh) - after)[..., tf.newaxis]
+        before = found - tf.linalg.triangular_solve(jacobian, off, lower=False)[..., 0]
+        tanh = tf.tanh(_times(inner, before) + b)
+        log_det = -tf.reduce_sum(tf.math.log(slope_at(tanh, products)), -1)
+        return y - _times(q, _times(outer, tanh)), log_det
+
+    def _search(self, after, outer, inner, products, b):
+        """The latent's coordinates in the subspace, from those of the data, the last one first."""
+
+        def step(count, before, tanh):
+            i = self._rank - 1 - count
+            of, by = (tf.gather(matrix, i, axis=-2) for matrix in (outer, inner))
+            rest = tf.gather(after, i, axis=-1) - tf.reduce_sum(of * tanh, -1)
+            shift = tf.gather(b, i, axis=-1) + tf.reduce_sum(by * before, -1)
+            value = tf.gather(by, i, axis=-1) * rest + shift
+            unit = tf.tanh(search_tanh_root(value, tf.gather(products, i, axis=-1)))
+            entry = rest - tf.gather(of, i, axis=-1) * unit
+            place = tf.one_hot(i, self._rank, dtype=after.dtype)  # still 0 in both
+            before += entry[..., tf.newaxis] * place
+            tanh += unit[..., tf.newaxis] * place
+            return count + 1, *(tf.ensure_shape(t, after.shape) for t in (before, tanh))
+
+        zeros = tf.zeros_like(after)
+        _, before, _ = tf.while_loop(lambda count, *_: count < self._rank, step, (0, zeros, zeros))
+        return tf.stop_gradient(before)
+
+    def _describe(self):
+        return f"{super()._describe()}, rank {self._rank}"
+
+
+def _times(matrix: tf.Tensor, vectors: tf.Tensor, transpose: bool = False) -> tf.Tensor:
+    """Matrix times vector: one matrix for all `[..., n]`, or one for each example."""
+    if matrix.shape.rank == 2:
+        return tf.tensordot(vectors, matrix, [[-1], [0 if transpose else 1]])
+    return tf.linalg.matvec(matrix, vectors, transpose_a=transpose)

@@ -1,0 +1,147 @@
+"""Planar, radial and Sylvester flows, for variational inference."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from tfp_flows import bijectors as fb
+from tfp_flows.bijectors.amortized import Amortized
+from tfp_flows.conditioners import mlp
+from tfp_flows.distributions import Flow
+from tfp_flows.flows.base import (
+    as_units,
+    check_context_shape,
+    check_counts,
+    check_event_shape,
+    standard_normal,
+)
+
+
+def planar(
+    event_shape: Sequence[int],
+    layers: int = 16,
+    hidden: Sequence[int] | int = (64,),
+    context_shape: Sequence[int] | int | None = None,
+    seed: int | None = None,
+    dtype: tf.DType = tf.float32,
+    name: str = "planar",
+) -> Flow:
+    """Planar layers, after which an `ActNorm` gives the distribution its place and spread.
+
+    Samples and their densities (`experimental_sample_and_log_prob`) are cheap and explicit; the
+    density of given data searches a root in every layer, which is exact too, and slower.
+
+    With a context the flow is amortised, a posterior `q(z | x)` for every `x`: networks map the
+    context to changes of each layer's parameters, and to the mean and the scales of a Gaussian
+    that is the base (`ContextAffine`). All changes start at zero.
+
+    Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
+
+    Args:
+      event_shape: `(features,)`.
+      layers: how many.
+      hidden: units of the hidden layers of the context's networks; of no use without a context.
+      context_shape: `(k,)`; None: the flow takes no context.
+      seed: of the layers' start; from TensorFlow's global generator if None.
+      dtype: of the flow.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: an event or a context shape that is no vector's; no layers.
+
+    Example:
+      >>> flow = planar(event_shape=(2,), layers=4, seed=0)
+      >>> z, log_prob = flow.experimental_sample_and_log_prob(3, seed=1)
+      >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
+      True
+    """
+    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, seed, dtype, name)
+
+
+def radial(
+    event_shape: Sequence[int],
+    layers: int = 16,
+    hidden: Sequence[int] | int = (64,),
+    context_shape: Sequence[int] | int | None = None,
+    seed: int | None = None,
+    dtype: tf.DType = tf.float32,
+    name: str = "radial",
+) -> Flow:
+    """Radial layers, in place of the planar ones of `flows.planar`; both directions are explicit.
+
+    Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
+
+    Args:
+      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: as `flows.planar`.
+
+    Example:
+      >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
+      Conditioned(Flow('radial', ...), batch_shape=(5,))
+    """
+    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, seed, dtype, name)
+
+
+def sylvester(
+    event_shape: Sequence[int],
+    layers: int = 4,
+    rank: int | None = None,
+    hidden: Sequence[int] | int = (64,),
+    context_shape: Sequence[int] | int | None = None,
+    seed: int | None = None,
+    dtype: tf.DType = tf.float32,
+    name: str = "sylvester",
+) -> Flow:
+    """Sylvester layers, in place of the planar ones of `flows.planar`.
+
+    A layer does what `rank` planar layers do, in one matrix product. The density of given data
+    searches `layers * rank` roots.
+
+    Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
+
+    Args:
+      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      rank: how many directions each layer bends, at most the features; if None all of them, or 8.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: as `flows.planar`; or a rank that does not fit.
+
+    Example:
+      >>> sylvester(event_shape=(6,), rank=3).sample(4, seed=0).shape
+      TensorShape([4, 6])
+    """
+    (features,) = check_event_shape(event_shape, (1,), name)
+    make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
+    return _flow(make, event_shape, layers, hidden, context_shape, seed, dtype, name)
+
+
+def _flow(
+    make: Callable[..., Amortized],
+    event_shape: Sequence[int],
+    layers: int,
+    hidden: Sequence[int] | int,
+    context_shape: Sequence[int] | int | None,
+    seed: int | None,
+    dtype: tf.DType,
+    name: str,
+) -> Flow:
+    dtype = tf.as_dtype(dtype)
+    (features,) = check_event_shape(event_shape, (1,), name)
+    check_counts(layers=layers)
+    context = check_context_shape(context_shape, (1,), name)
+
+    step, base = make(features, seed=seed, dtype=dtype), []
+    if context is not None:
+        net = functools.partial(mlp, context[0], hidden=as_units(hidden), dtype=dtype.name)
+        step = make(features, conditioner=net(step.raw.shape[0]), seed=seed, raw=step.raw)
+        base = [fb.ContextAffine(net(2 * features))]
+    repeat = fb.Repeat(step, layers)
+    bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
+    return Flow(standard_normal(features, dtype), bijector, context, name=name)
