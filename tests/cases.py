@@ -458,6 +458,22 @@ SEARCHED_DENSITIES = ("iaf",)
 SOLVES = ("ode",)
 
 
+# Names that begin so take XLA long to compile.
+SLOW = (
+    "ode",
+    "residual",
+    "flow_plus_plus",
+    "dequantizer",
+    "mixture-image",
+    "neural_spline",
+    "maf",
+    "iaf",
+    "sylvester",
+    "glow-",
+    "real_nvp-",
+)
+
+
 def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:
     """A bijector with variables away from their start, latents for it, and `{"context": ...}`."""
     shape, build, *width = BIJECTORS[name]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -46,7 +46,10 @@ def test_float64_against_autodiff(name):
     assert flows.check_bijector(bijector, x, **kwargs).faults == []
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n.startswith(SLOW) else n for n in BIJECTORS],
+)
 def test_float32_and_xla(name):
     bijector, x, kwargs = make(name, tf.float32)
     assert flows.check_bijector(bijector, x, **kwargs, xla=True).faults == []

@@ -41,7 +41,7 @@ def increasing_root(
 
     def step(count, root, low, high, last, before, done):
         value, slope = evaluate(root)
-        found = ~(tf.abs(value) > tolerance)  # or NaN
+        found = (tf.abs(value) <= tolerance) | tf.math.is_nan(value)
         low = tf.where(value <= 0.0, root, low)
         high = tf.where(value >= 0.0, root, high)
         newton = -value / slope
