@@ -14,7 +14,7 @@ test: $(VENV)/.installed-test
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/keras $(ARGS)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 # Ours against its peers, which have environments of their own: they clash with each other.
 bench: $(VENV)/.installed-bench $(VENV)-bench-torch/.installed $(VENV)-bench-jax/.installed

@@ -35,10 +35,8 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize(
-    "conditional",
-    [pytest.param(False, id="plain"), pytest.param(True, id="context", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "context"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_trains_saves_and_serves(name, conditional, tmp_path):
     flow = FAMILIES[name](2 if conditional else None)

@@ -18,8 +18,8 @@ class LabelEmbedding(keras.layers.Embedding):
       **kwargs: as for any Keras layer.
 
     Example:
-      >>> LabelEmbedding(10, 4).trainable_variables[0].shape
-      (10, 4)
+      >>> LabelEmbedding(10, 4)(np.array([0, 9])).shape
+      TensorShape([2, 4])
     """
 
     def __init__(
