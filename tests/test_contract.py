@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, XLA_ALWAYS, SOLVES, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -37,7 +37,7 @@ BARE = (
     "radial",
     "sylvester",
 )
-CONDITIONED = [n for n in BIJECTORS if not n.startswith((*BARE, *SEARCHED_DENSITIES))]
+CONDITIONED = [n for n in BIJECTORS if not n.startswith((*BARE, *SEARCHED_DENSITIES, *SOLVES))]
 
 
 @EVERY
@@ -48,7 +48,7 @@ def test_float64_against_autodiff(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n.startswith(SLOW) else n for n in BIJECTORS],
+    [n if n in XLA_ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in BIJECTORS],
 )
 def test_float32_and_xla(name):
     bijector, x, kwargs = make(name, tf.float32)
