@@ -42,6 +42,13 @@ def save_samples(samples: np.ndarray, data: np.ndarray, levels: int, path: Path)
     return _save(figure, path)
 
 
+def save_classes(samples: np.ndarray, columns: int, levels: int, path: Path) -> Path:
+    """Samples of a conditional flow, one row a class."""
+    figure, axis = plt.subplots(figsize=(7, 5.4))
+    _show(axis, samples, columns, levels, "one row a class: samples given the class")
+    return _save(figure, path)
+
+
 def save_reconstructions(data: np.ndarray, decoded: np.ndarray, levels: int, path: Path) -> Path:
     """Images, and what is decoded from their latents: they must be equal."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 2.6))

@@ -284,9 +284,9 @@ BIJECTORS: dict[str, tuple] = {
     "planar-flow": ((3,), lambda t: flows.planar((3,), 2, seed=0, dtype=t).bijector),
     "sylvester-flow-context": (
         (3,),
-        lambda t: flows.sylvester(
-            (3,), 2, rank=2, hidden=4, context_shape=2, seed=0, dtype=t
-        ).bijector,
+        lambda t: (
+            flows.sylvester((3,), 2, rank=2, hidden=4, context_shape=2, seed=0, dtype=t).bijector
+        ),
         2,
     ),
     "squeeze": ((2, 1, 4), lambda t: fb.Squeeze()),
@@ -352,9 +352,11 @@ BIJECTORS: dict[str, tuple] = {
     "maf": ((3,), lambda t: flows.maf((3,), 2, (4,), dtype=t).bijector),
     "maf-spline-context": (
         (3,),
-        lambda t: flows.maf(
-            (3,), 2, (4,), "spline", 3, order="random", context_shape=2, seed=0, dtype=t
-        ).bijector,
+        lambda t: (
+            flows.maf(
+                (3,), 2, (4,), "spline", 3, order="random", context_shape=2, seed=0, dtype=t
+            ).bijector
+        ),
         2,
     ),
     "iaf": ((3,), lambda t: flows.iaf((3,), 3, (4,), dtype=t).bijector),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, XLA_ALWAYS, SOLVES, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SOLVES, XLA_ALWAYS, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
