@@ -292,13 +292,19 @@ def test_trains_saves_and_switches_after_loading(tmp_path):
     assert abs(model.evaluate(data, verbose=0, return_dict=True)["loss"] - entropy) < 0.2
     expected = model.log_prob(data[:5])
     model.save(tmp_path / "flow.keras")
-    loaded = keras.saving.load_model(tmp_path / "flow.keras").flow
+    loaded_model = keras.saving.load_model(tmp_path / "flow.keras")
+    loaded = loaded_model.flow
+    asks = (loaded_model.log_prob, lambda x: loaded_model.predict(x, verbose=0))
     np.testing.assert_allclose(loaded.log_prob(data[:5]), expected, atol=1e-5)
     (part,) = [b for b in loaded.bijector.bijectors if isinstance(b, fb.ContinuousFlow)]
     assert part.trace == "hutchinson"
     estimated = loaded.log_prob(data[:5])
+    for ask in asks:
+        np.testing.assert_allclose(ask(data[:5]), estimated, atol=1e-5)
     part.trace = "exact"
     exact = loaded.log_prob(data[:5])
+    for ask in asks:  # though they were traced before
+        np.testing.assert_allclose(ask(data[:5]), exact, atol=1e-5)
     assert 1e-4 < np.abs(exact - estimated).max() < 1.0
     log_det = part.inverse_log_det_jacobian(data[:1])
     with tf.GradientTape(persistent=True) as tape:

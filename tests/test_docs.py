@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -50,3 +51,27 @@ def test_quick_starts_of_the_readme(code, tmp_path):
 
 def test_readme_has_a_quick_start_for_each_user():
     assert len(QUICK_STARTS) >= 3
+
+
+def test_the_table_of_families_has_them_all_with_their_sources():
+    table = (README.parent / "docs" / "families.md").read_text()
+    rows = dict(re.findall(r"^\| `flows\.(\w+)` (\|.*)$", table, flags=re.MULTILINE))
+    helpers = {"dequantizer", "with_labels"}
+    assert set(rows) == set(tfp_flows.flows.__all__) - helpers
+    for name, row in rows.items():
+        flow = getattr(tfp_flows, name)
+        assert "context_shape" in inspect.signature(flow).parameters
+        for source in re.findall(r"arXiv\s+(\d{4}\.\d{4,5})", flow.__doc__):
+            assert source in row, f"{name}: {source} is missing"
+
+
+QUICK_STARTS_OF_DOCS = [
+    code
+    for path in sorted((README.parent / "docs").glob("*.md"))
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("code", QUICK_STARTS_OF_DOCS, ids=range(len(QUICK_STARTS_OF_DOCS)))
+def test_examples_of_the_docs(code, tmp_path):
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

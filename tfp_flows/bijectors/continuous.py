@@ -46,9 +46,8 @@ class ContinuousFlow(FlowBijector):
     does not grow with the event. Its noise is drawn once for a solve, from `seed` and the shape of
     the batch, so that both directions and repeated calls agree. Under Keras `fit` every step
     draws anew, for a drift could learn to please one draw. Set `bijector.trace = "exact"` on the
-    same object at any time, after training or loading too. Functions of your own that were traced
-    before (`tf.function`, and those of a `FlowModel`) keep what they were traced with: make
-    them, or the `FlowModel`, anew.
+    same object at any time, after training or loading too: a `FlowModel` follows at its next
+    call. A `tf.function` of your own keeps what it was traced with: make it anew.
 
     Source: Neural Ordinary Differential Equations, arXiv 1806.07366; FFJORD, arXiv 1810.01367; the
     penalties: How to train your neural ODE, arXiv 2002.02798.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfp_flows.conditioners.inputs import with_context
+import numpy as np
+
+from tfp_flows.conditioners.inputs import input_of
 from tfp_flows.keras_engine import keras
 
 
@@ -40,14 +42,18 @@ def mlp(
       >>> mlp(3, 6, hidden=(16,)).output_shape
       (None, 6)
     """
-    layers: list[Any] = []
-    for i, width in enumerate(hidden):
-        activate = keras.layers.Activation(activation, dtype=dtype)
-        if i == 0 and context is not None:  # the context is added before the activation
-            layers += [keras.layers.Dense(width, dtype=dtype), activate]
-        else:
-            layers.append(keras.layers.Dense(width, activation, dtype=dtype))
+    layers = []
+    for units in hidden:
+        layers.append(keras.layers.Dense(units, activation, dtype=dtype))
         if dropout:
             layers.append(keras.layers.Dropout(dropout, dtype=dtype))
     layers.append(keras.layers.Dense(outputs, kernel_initializer="zeros", dtype=dtype))
-    return with_context(layers[:1], layers[1:], (inputs,), context, dtype, name)
+    kept = input_of((inputs,), dtype)
+    if context is None:
+        return keras.Sequential([kept, *layers], name=name)
+    # Joined and not added to the first layer, whose sum with a bias TensorFlow fuses wrongly.
+    given = input_of((int(np.prod(context)),), dtype)
+    x = keras.layers.Concatenate(dtype=dtype)([kept, given])
+    for layer in layers:
+        x = layer(x)
+    return keras.Model([kept, given], x, name=name)

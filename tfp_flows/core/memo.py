@@ -37,6 +37,11 @@ def outdate_notes() -> None:
     _settings[0] += 1
 
 
+def settings_version() -> int:
+    """Differs after every change of a setting, which leaves traced functions behind the times."""
+    return _settings[0]
+
+
 class _Note(NamedTuple):
     argument: Any  # callable that returns the tensor the note is about, or None once it died
     value: Any  # callable that returns the tensor on the other side, or None once it died

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.memo import settings_version
 from tfp_flows.core.penalties import collected_penalties
 from tfp_flows.core.variables import refuse_untracked
 from tfp_flows.distributions import Dequantized
@@ -76,6 +77,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         self._adopted = adopt(flow)
         self._functions: dict[str, Callable] = {}
         self._draw: Callable | None = None
+        self._settings_version = settings_version()
         self._is_initialized = False
         self._left_out = counter()
         self._loss_metric = keras.metrics.Mean(name="loss")
@@ -141,6 +143,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         """
         if getattr(self, "optimizer", None) is None:
             raise RuntimeError("Call compile(optimizer=...) before fit.")
+        self._follow_settings()
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         validation = kwargs.get("validation_data")
         if validation is not None:
@@ -162,6 +165,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`: `loss` in nats; `bits_per_dim` too for images."""
+        self._follow_settings()
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         if not kwargs.get("_use_cached_eval_dataset"):  # fit, which has set the pace, calls it
             self._set_pace(kwargs.get("callbacks"))
@@ -169,6 +173,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the log-probability of each example."""
+        self._follow_settings()
         return super().predict(inputs.checked(x, self._flow), *args, **kwargs)
 
     def call(self, x, training=None):
@@ -205,6 +210,7 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
+        self._follow_settings()
         x = inputs.named(x, self._flow)
         inputs.check_batch(x, self._flow)
         if needs_initialization(self._flow):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import saving
+from tfp_flows.core.memo import settings_version
 from tfp_flows.initialization import needs_initialization
 from tfp_flows.training import data as inputs
 from tfp_flows.training.summary import summary_table
@@ -126,7 +127,15 @@ class FlowUse:
         """Prints the flow layer by layer, with shapes and parameter counts."""
         print_fn(f'FlowModel "{self.name}"\n{summary_table(self._flow)}')
 
+    def _follow_settings(self) -> None:
+        """Drops what was traced before a setting changed, as `fb.ContinuousFlow.trace`."""
+        if self._settings_version != settings_version():
+            self._settings_version = settings_version()
+            self._functions, self._draw = {}, None
+            self.train_function = self.test_function = self.predict_function = None
+
     def _function(self, name: str) -> Callable:
+        self._follow_settings()
         if not self._functions:
             self._functions = saving.signatures(self._flow)
         if name not in self._functions:
