@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfp_flows.conditioners.inputs import add_context, input_of
+from tfp_flows.conditioners.inputs import with_context
 from tfp_flows.keras_engine import keras
 
 
@@ -59,16 +59,7 @@ def conv(
     if position_bias or context is not None:
         rest = [keras.layers.Activation(activation, dtype=dtype), *rest]
     rest.append(convolve(outputs, 3, kernel_initializer="zeros"))
-    kept = input_of(inputs, dtype)
-    if context is None:
-        return keras.Sequential([kept, *first, *rest], name=name)
-    x = kept
-    for layer in first:
-        x = layer(x)
-    given, x = add_context(x, context, dtype)
-    for layer in rest:
-        x = layer(x)
-    return keras.Model([kept, *given], x, name=name)
+    return with_context(first, rest, inputs, context, dtype, name)
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")

@@ -15,20 +15,44 @@ def input_of(shape: Sequence[int], dtype: Any):
     return keras.layers.Input(tuple(shape), dtype=plain)
 
 
-def add_context(x, context: int | Sequence[int] | None, dtype: Any) -> tuple[list, Any]:
-    """Adds features of a context to the symbolic `x`.
+def with_context(
+    first: Sequence[Any],
+    rest: Sequence[Any],
+    inputs: Sequence[int],
+    context: int | Sequence[int] | None,
+    dtype: Any,
+    name: str,
+) -> keras.Model:
+    """A network `first`, `rest`, where features of a context are added between the two.
 
     Args:
-      x: features of the kept part, before their activation.
+      first: a linear layer (and what goes with it), whose activation is in `rest`.
+      rest: the layers after it.
+      inputs: shape of the kept part.
       context: shape of the context: `(k,)`; or for images `(h, w, c)`, with the height and width
-        of `x`. The network is given it as a flat vector in any case. None: no context.
+        of the kept part. The network is given it as a flat vector in any case. None: no context.
       dtype: of the layers.
-
-    Returns:
-      The context's input in a list, which is empty if there is none; and the sum.
+      name: of the model.
 
     Raises:
       ValueError: a context that is neither a vector nor an image of the right size.
+    """
+    kept = input_of(inputs, dtype)
+    if context is None:
+        return keras.Sequential([kept, *first, *rest], name=name)
+    x = kept
+    for layer in first:
+        x = layer(x)
+    given, x = add_context(x, context, dtype)
+    for layer in rest:
+        x = layer(x)
+    return keras.Model([kept, *given], x, name=name)
+
+
+def add_context(x, context: int | Sequence[int] | None, dtype: Any) -> tuple[list, Any]:
+    """Adds features of a context to the symbolic `x`: `(the context's input, the sum)`.
+
+    Without a context there is no input, and `x` stays what it is.
     """
     if context is None:
         return [], x
