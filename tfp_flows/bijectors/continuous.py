@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.bijectors.drift_path import Path
 from tfp_flows.bijectors.drift_rates import Rates, draw_probes
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.graph import InGraph, in_training
 from tfp_flows.core.memo import outdate_notes
-from tfp_flows.core.ode import Adaptive, Fixed, differentiable_once
+from tfp_flows.core.ode import Adaptive, Fixed
 from tfp_flows.core.penalties import add_penalty, penalties_wanted
-from tfp_flows.core.reversal import pull, with_rebuilt_gradient
-from tfp_flows.core.substitution import reading
 
 _CHOICES = {
     "solver": ("adaptive", "fixed"),
@@ -118,6 +115,8 @@ class ContinuousFlow(FlowBijector):
         _check_numbers(parameters)
         super().__init__(forward_min_event_ndims=int(event_ndims), parameters=parameters, name=name)
         self._network = Network(drift, name=f"{name}_drift")
+        if self._network.draws_anew:
+            raise ValueError(f"The drift of {name} holds random layers: leave them out.")
         adaptive = solver == "adaptive"
         self._solver = self._no_dependency(
             Adaptive(float(rtol), float(atol), int(max_steps)) if adaptive else Fixed(int(steps))
@@ -189,44 +188,20 @@ class ContinuousFlow(FlowBijector):
 
         That is the log-det, and the penalty if it is wanted.
         """
-        state, context, rates = self._prepare(value, context, forward, trace, penalised)
-        if isinstance(self._solver, Fixed):
-            end, gains = self._solve(rates, state, context, forward).state
-        else:
-
-            def evaluate(state, context):
-                read = [tf.convert_to_tensor(v) for v in variables if v.trainable]
-                sources = [state, *read, *([] if context is None else [context])]
-                return differentiable_once(
-                    lambda *_: self._solve(rates, state, context, forward).state,
-                    self.name,
-                    *sources,
-                )
-
-            def rebuild_inputs(end, d_end, d_gains, sources, context):
-                found = differentiable_once(
-                    lambda *_: self._solve_adjoint(
-                        rates, end, d_end, d_gains, sources, context, forward
-                    ),
-                    self.name,
-                    *(end, d_end, d_gains, *sources),
-                )
-                return found[0], found[1], found[2:]
-
-            variables = self._network.variables
-            end, gains = with_rebuilt_gradient(evaluate, rebuild_inputs, variables, state, context)
+        state, context, path = self._prepare(value, context, forward, trace, penalised)
+        end, gains = path.follow(state, context)
         batch = value.shape[: value.shape.rank - self.forward_min_event_ndims]
-        sizes = tf.shape(value)[: batch.rank]
+        width = gains.shape[-1]
         end = tf.ensure_shape(tf.reshape(end, tf.shape(value)), value.shape)
-        gains = tf.reshape(gains, tf.concat([sizes, [rates.gains]], 0))
-        return end, tf.ensure_shape(gains, [*batch, rates.gains])
+        gains = tf.reshape(gains, tf.concat([tf.shape(value)[: batch.rank], [width]], 0))
+        return end, tf.ensure_shape(gains, [*batch, width])
 
     def _run_and_count(self, value, context, forward: bool, trace: str, penalised: bool):
-        state, context, rates = self._prepare(value, context, forward, trace, penalised)
-        return self._solve(rates, state, context, forward).evaluations
+        state, context, path = self._prepare(value, context, forward, trace, penalised)
+        return path.solve(state, context).evaluations
 
     def _prepare(self, value, context, forward: bool, trace: str, penalised: bool):
-        """The state, `[n, size]`, the context, `[n, k]` or None, and their rates of change."""
+        """The state, `[n, size]`, the context, `[n, k]` or None, and the path from there."""
         ndims = self.forward_min_event_ndims
         event = tuple(value.shape[value.shape.rank - ndims :])
         if None in event or 0 in event:
@@ -238,64 +213,11 @@ class ContinuousFlow(FlowBijector):
             context = tf.broadcast_to(context, tf.concat([batch, [width]], 0))
             context = tf.reshape(context, [-1, width])
         probes = draw_probes(state, trace, self._noise, self._seed, anew=in_training())
-        start, end = self._ends(forward)
+        start, end = self._times if forward else self._times[::-1]
         weights = tuple(math.copysign(w, end - start) for w in self._weights)
         rates = Rates(self._network, event, probes, weights if penalised else None)
         rates.build(start, state, context)
-        return state, context, rates
-
-    def _ends(self, forward: bool) -> tuple[float, float]:
-        return self._times if forward else self._times[::-1]
-
-    def _solve(self, rates: Rates, state, context, forward: bool):
-        gains = tf.zeros([tf.shape(state)[0], rates.gains], state.dtype)
-        gains = tf.ensure_shape(gains, [state.shape[0], rates.gains])
-
-        def of_both(t, state, _):
-            return rates(t, state, context)
-
-        with self._steady():
-            return self._solver.solve(of_both, [state, gains], *self._ends(forward), controlled=2)
-
-    def _solve_adjoint(self, rates, end, d_end, d_gains, sources, context, forward: bool):
-        """The start of a path and the gradients there, from those at its end.
-
-        The gradient of the state obeys `da/dt = -a df/dz`, and that of a source is the integral
-        of `a df/dsource`, which lets the others choose the steps (arXiv 2009.09457).
-        """
-        # All is linear in the gradients, and tolerances suit those that are about 1.
-        scale = tf.maximum(tf.reduce_max(tf.abs(d_end)), tf.reduce_max(tf.abs(d_gains)))
-        scale = tf.where(scale > 0, scale, 1)
-        d_gains = d_gains / scale
-
-        def backwards(t, state, d_state, *_):
-            with tf.GradientTape() as tape:
-                tape.watch([state, *sources])
-                velocity, gain = rates(t, state, context)
-            found = pull(tape, [velocity, gain], [d_state, d_gains], [state, *sources])
-            pairs = zip((state, *sources), found, strict=True)
-            return [velocity, *(tf.zeros_like(s) if d is None else -d for s, d in pairs)]
-
-        state = [end, d_end / scale, *(tf.zeros_like(s) for s in sources)]
-        with self._steady():
-            start, late = self._ends(forward)
-            solved = self._solver.solve(backwards, state, late, start, controlled=2).state
-        value, *gradients = solved
-        return [value, *(g * scale for g in gradients)]
-
-    @contextlib.contextmanager
-    def _steady(self) -> Iterator[None]:
-        """Variables are read once for a solve, and must not be written within."""
-        variables = list(self._network.variables)
-        with reading(variables, [tf.convert_to_tensor(v) for v in variables]) as assigned:
-            yield
-        if assigned:
-            names = ", ".join(variables[place].name for place in assigned)
-            raise ValueError(
-                f"The drift of {self.name} updates {names} when it is called, as dropout and "
-                "batch normalisation do. A differential equation needs the same drift at every "
-                "call: leave such layers out."
-            )
+        return state, context, Path(self.name, self._network, rates, self._solver, start, end)
 
     def _describe(self):
         return f"{self._network!r}, {self._parameters['solver']}, {self._trace} trace"
