@@ -35,16 +35,17 @@ class Recipe(NamedTuple):
 
 
 E = (2,)
+DRIFT, GRID_OF_TIME = (64, 64, 64), dict(solver="fixed", steps=6)
 RECIPES = {
     "nice": Recipe(lambda: flows.nice(E, 12, (64, 64)), 3000),
     "real_nvp": Recipe(lambda: flows.real_nvp(E, 12, (64, 64)), 3000),
-    "maf": Recipe(lambda: flows.maf(E, 8, (64, 64), seed=0), 3000),
+    "maf": Recipe(lambda: flows.maf(E, 12, (64, 64), seed=0), 3000),
     "neural_spline": Recipe(lambda: flows.neural_spline(E, 6, (64, 64), seed=0), 2500),
     "maf, splines": Recipe(lambda: flows.maf(E, 4, (64, 64), "spline", seed=0), 2000),
-    "flow_plus_plus": Recipe(lambda: flows.flow_plus_plus(E, 6, (64, 64), seed=0), 1500),
+    "flow_plus_plus": Recipe(lambda: flows.flow_plus_plus(E, 4, (64, 64), seed=0), 2500, 5e-3),
     "residual": Recipe(lambda: flows.residual(E, 10, (64, 64), bound=0.97, seed=0), 1000),
-    "ffjord": Recipe(lambda: flows.ffjord(E, (64, 64), solver="fixed", steps=8), 1000),
-    "iaf": Recipe(lambda: flows.iaf(E, 4, (64, 64), seed=0), 1000),
+    "ffjord": Recipe(lambda: flows.ffjord(E, DRIFT, activation="tanh", **GRID_OF_TIME), 500, 1e-2),
+    "iaf": Recipe(lambda: flows.iaf(E, 4, (64, 64), seed=0), 2000),
     "sylvester": Recipe(lambda: flows.sylvester(E, 12, seed=0), 600),
     "planar": Recipe(lambda: flows.planar(E, 16, seed=0), 600),
     "radial": Recipe(lambda: flows.radial(E, 16, seed=0), 600),
