@@ -466,6 +466,29 @@ XLA_ALWAYS = (
 )
 
 
+# Names that begin so take long: they are tested with the slow tests.
+SLOW = (
+    "autoregressive-repeat",
+    "autoregressive-spline-context",
+    "dequantizer",
+    "flow_plus_plus",
+    "glow-",
+    "iaf",
+    "maf",
+    "mixture-image",
+    "neural_spline",
+    "nice-context",
+    "ode-ffjord",
+    "ode-hutchinson",
+    "planar-flow",
+    "real_nvp-context",
+    "real_nvp-image",
+    "residual-context",
+    "residual-flow",
+    "sylvester-flow",
+)
+
+
 def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:
     """A bijector with variables away from their start, latents for it, and `{"context": ...}`."""
     shape, build, *width = BIJECTORS[name]

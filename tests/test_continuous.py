@@ -57,7 +57,10 @@ def test_equals_the_matrix_exponential(solver, times):
 
 
 @SOLVERS
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    "jit",
+    [pytest.param(False, id="graph"), pytest.param(True, id="xla", marks=pytest.mark.slow)],
+)
 def test_gradients_against_differences(solver, jit):
     """For the input, the context and every variable, of the value, log-det and penalty."""
     flow = fb.ContinuousFlow(
@@ -262,6 +265,7 @@ def test_second_derivatives():
         tf.function(second)(fb.ContinuousFlow(swirl))
 
 
+@pytest.mark.slow
 def test_repeated():
     """Steps with parameters of their own, in one loop, and their gradients."""
     net = random_drift()
@@ -290,6 +294,7 @@ def test_repeated():
         np.testing.assert_allclose(gradient, tf.stack(separate[i::half]), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_trains_saves_and_switches_after_loading(tmp_path):
     """A Gaussian with mean 2 and scale 1/2, in few steps, from Hutchinson's estimate."""
     data = 2.0 + 0.5 * np.random.RandomState(0).normal(size=(512, 2)).astype(np.float32)

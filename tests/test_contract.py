@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SOLVES, XLA_ALWAYS, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -20,7 +20,15 @@ from tfp_flows.distributions import Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-EVERY = pytest.mark.parametrize("name", BIJECTORS)
+
+def each(names, quick=lambda name: not name.startswith(SLOW)):
+    """A test for each name; those that are not quick run with the slow tests."""
+    slow = pytest.mark.slow
+    marked = [n if quick(n) else pytest.param(n, marks=slow) for n in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+EVERY = each(BIJECTORS)
 OURS = [n for n in BIJECTORS if not n.startswith("tfp-")]
 BARE = (
     "actnorm",
@@ -46,16 +54,13 @@ def test_float64_against_autodiff(name):
     assert flows.check_bijector(bijector, x, **kwargs).faults == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n in XLA_ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in BIJECTORS],
-)
+@each(BIJECTORS, quick=lambda name: name in XLA_ALWAYS)
 def test_float32_and_xla(name):
     bijector, x, kwargs = make(name, tf.float32)
     assert flows.check_bijector(bijector, x, **kwargs, xla=True).faults == []
 
 
-@pytest.mark.parametrize("name", OURS)
+@each(OURS)
 def test_both_results_at_once(name):
     bijector, x, kwargs = make(name, tf.float64)
     y, fldj = bijector.forward_and_log_det(x, **kwargs)
@@ -85,7 +90,7 @@ def test_copy_shares_variables(name):
     np.testing.assert_array_equal(twin.forward(x, **kwargs), expected)
 
 
-@pytest.mark.parametrize("name", CONDITIONED)
+@each(CONDITIONED)
 @pytest.mark.parametrize("container", ["plain", "chain", "invert", "nested", "ours"])
 def test_one_evaluation_per_log_prob(name, container, monkeypatch):
     bijector, x, kwargs = make(name, tf.float32)
