@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.rational_quadratic import Settings, spline
 from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
-from tfp_flows.bijectors.spline import _checked
+from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.implicit import implicit_inverse
 
@@ -186,7 +186,7 @@ class SplineAutoregressive(_Autoregressive):
         name: str = "spline_autoregressive",
     ):
         parameters = dict(locals())
-        self._settings = _checked(Settings(bins, bound, min_bin_size, min_slope))
+        self._settings = checked_settings(Settings(bins, bound, min_bin_size, min_slope))
         super().__init__(conditioner, self._settings.numbers, parameters, name)
 
     def _to_latent(self, y, raw):

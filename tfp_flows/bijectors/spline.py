@@ -75,7 +75,7 @@ class SplineCoupling(_Coupling):
         parameters = dict(locals())
         if bound is None:
             bound = math.pi if circular else 3.0
-        self._settings = _checked(Settings(bins, bound, min_bin_size, min_slope, circular))
+        self._settings = checked_settings(Settings(bins, bound, min_bin_size, min_slope, circular))
         super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
     def _couple(self, changed, parameters):
@@ -104,7 +104,8 @@ class SplineCoupling(_Coupling):
         return f"{super()._describe()}, {self._settings.bins} bins {place} {self._settings.bound:g}"
 
 
-def _checked(settings: Settings) -> Settings:
+def checked_settings(settings: Settings) -> Settings:
+    """Returns the settings; raises ValueError for numbers that make no spline."""
     bins, bound, size, slope, circular = settings
     if not isinstance(bins, int | np.integer) or bins < 2:
         raise ValueError(f"bins must be a whole number of 2 or more, got {bins!r}.")

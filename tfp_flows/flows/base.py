@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -69,6 +70,19 @@ def check_context_shape(
             f"got {shape}. For labels see flows.with_labels."
         )
     return shape
+
+
+def seeds_from(seed: int | None) -> Iterator[int | None]:
+    """A seed for each part that starts at random; None for all if there is none."""
+    return itertools.repeat(None) if seed is None else itertools.count(seed)
+
+
+def mixing(channels: int, seeds: Iterator[int | None], dtype: tf.DType) -> list[tfb.Bijector]:
+    """What comes before a coupling; a single channel has nothing to mix with."""
+    norm = fb.ActNorm(channels, dtype=dtype)
+    if channels == 1:
+        return [norm]
+    return [norm, fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype)]
 
 
 def taking_turns(

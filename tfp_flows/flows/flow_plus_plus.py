@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -19,6 +18,8 @@ from tfp_flows.flows.base import (
     check_counts,
     check_event_shape,
     kept_features,
+    mixing,
+    seeds_from,
     standard_normal,
     taking_turns,
     vector_mask,
@@ -90,7 +91,7 @@ def flow_plus_plus(
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, components=components, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
-    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
+    seeds = seeds_from(seed)
     numbers = 3 * components + 2
 
     if len(shape) == 1:
@@ -103,7 +104,7 @@ def flow_plus_plus(
             outputs = numbers * (features - kept)
             net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
             return [
-                *_mixing(features, seeds, dtype),
+                *mixing(features, seeds, dtype),
                 fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components),
             ]
 
@@ -130,7 +131,7 @@ def flow_plus_plus(
                 dtype=network_dtype,
             )
             made += [
-                *_mixing(c, seeds, dtype),
+                *mixing(c, seeds, dtype),
                 fb.MixtureCDFCoupling(net, mask=mask, swap=i % 2 == 1, components=components),
             ]
         return made
@@ -147,14 +148,6 @@ def flow_plus_plus(
     )
     bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
     return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)
-
-
-def _mixing(channels: int, seeds: Iterator[int | None], dtype: tf.DType) -> list[tfb.Bijector]:
-    """What comes before a coupling; a single channel has nothing to mix with."""
-    norm = fb.ActNorm(channels, dtype=dtype)
-    if channels == 1:
-        return [norm]
-    return [norm, fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype)]
 
 
 def _checked_couplings(

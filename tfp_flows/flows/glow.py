@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -12,7 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import as_filters
+from tfp_flows.flows.base import as_filters, mixing, seeds_from
 from tfp_flows.flows.levels import Levels
 
 tfb = tfp.bijectors
@@ -88,7 +87,7 @@ def glow(
     build = Levels(
         event_shape, levels, steps, split_prior, stacked, reversible, context_shape, dtype, name
     )
-    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
+    seeds = seeds_from(seed)
 
     def make_step(image: tuple[int, int, int]) -> fb.Chain:
         h, w, c = image
@@ -104,8 +103,7 @@ def glow(
         )
         return fb.Chain(
             [
-                fb.ActNorm(c, dtype=dtype),
-                fb.Invertible1x1Conv(c, next(seeds), dtype=dtype),
+                *mixing(c, seeds, dtype),
                 fb.AffineCoupling(net, mask="channel", scale_map=scale_map),
             ]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,6 +19,8 @@ from tfp_flows.flows.base import (
     check_counts,
     check_event_shape,
     kept_features,
+    mixing,
+    seeds_from,
     standard_normal,
     taking_turns,
     vector_mask,
@@ -93,16 +94,7 @@ def neural_spline(
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
     numbers = 3 * bins - (0 if circular else 1)
-    seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
-
-    def mixing(channels: int) -> list[tfb.Bijector]:
-        if circular:
-            half = math.pi if bound is None else bound
-            return [fb.Rotation(channels, next(seeds), half, dtype=dtype)]
-        return [
-            fb.ActNorm(channels, dtype=dtype),
-            fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype),
-        ]
+    seeds = seeds_from(seed)
 
     def coupling(net, mask: str, swap: bool = False) -> tfb.Bijector:
         return fb.SplineCoupling(net, mask, swap, bins, bound, circular=circular)
@@ -124,7 +116,7 @@ def neural_spline(
                 context=context,
                 dtype=network_dtype,
             )
-            return fb.Chain([*mixing(c), coupling(net, "channel")])
+            return fb.Chain([*mixing(c, seeds, dtype), coupling(net, "channel")])
 
         build = Levels(shape, levels, layers, True, stacked, reversible, context, dtype, name)
         return build.flow(make_step, network_dtype, data_bijector)
@@ -133,12 +125,19 @@ def neural_spline(
     mask = vector_mask(features)
     units = as_units((128, 128) if hidden is None else hidden)
 
+    half = math.pi if bound is None else bound  # of a circumference
+
+    def before_coupling() -> list[tfb.Bijector]:
+        if circular:
+            return [fb.Rotation(features, next(seeds), half, dtype=dtype)]
+        return mixing(features, seeds, dtype)
+
     def make_layer(swap: bool) -> list[tfb.Bijector]:
         kept = kept_features(features, swap)
         inputs = 2 * kept if circular else kept
         outputs = (features - kept) * numbers
         net = mlp(inputs, outputs, units, activation, dropout, context, dtype=network_dtype)
-        return [*mixing(features), coupling(net, mask, swap)]
+        return [*before_coupling(), coupling(net, mask, swap)]
 
     bijector = taking_turns(make_layer, layers, stacked, reversible)
     if data_bijector is not None:
@@ -146,6 +145,6 @@ def neural_spline(
     base = standard_normal(features, dtype)
     if circular:
         # A little wider than the circle, whose end would else have no density.
-        half = np.nextafter(dtype.as_numpy_dtype(math.pi if bound is None else bound), np.inf)
-        base = tfd.Sample(tfd.Uniform(-half, half), features, name="base")
+        end = np.nextafter(dtype.as_numpy_dtype(half), np.inf)
+        base = tfd.Sample(tfd.Uniform(-end, end), features, name="base")
     return Flow(base, bijector, context, name=name)

@@ -73,7 +73,7 @@ def signatures(flow: tfd.Distribution) -> dict[str, Callable]:
     def encode(x, context=None):
         values = _never_empty(x)
         if pixels:  # encoded at the middle of their bins
-            values = pixels.dequantize(values, tf.cast(0.5, continuous.dtype))
+            values = pixels.middles(values)
         return bijector.inverse(values, **features(context))[: tf.shape(x)[0]]
 
     @tf.function(input_signature=[z_spec, *given_spec])
