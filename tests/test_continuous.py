@@ -170,6 +170,30 @@ def test_penalties_are_integrals_of_the_drift():
     assert norms() == []
 
 
+def test_penalties_of_repeated_steps_and_their_gradients():
+    """In a loop or not, trained by inversion or not: as the steps one after the other give them."""
+    step = fb.ContinuousFlow(random_drift(), solver="fixed", steps=2, kinetic_penalty=0.1)
+    loop = fb.Repeat(step, 2)
+    stacked = loop.parameters["stacked"]
+    unrolled = fb.Repeat(step, 2, unroll=True, stacked=stacked)
+    rebuilt = fb.Repeat(step, 2, reversible=True, stacked=stacked)
+
+    @tf.function
+    def found(bijector):
+        with tf.GradientTape() as tape, collected_penalties() as penalties:
+            bijector.inverse_and_log_det(X)
+        loss = tf.add_n(penalties)
+        return loss, tape.gradient(loss, loop.trainable_variables)
+
+    expected, gradients = found(unrolled)
+    assert np.all(expected > 0.0)
+    for bijector in (loop, rebuilt):
+        penalty, others = found(bijector)
+        np.testing.assert_allclose(penalty, expected, rtol=1e-10)
+        for a, b in zip(gradients, others, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9)
+
+
 def test_number_of_evaluations():
     fixed = fb.ContinuousFlow(random_drift(), solver="fixed", steps=7)
     assert int(fixed.evaluations(X)) == 28

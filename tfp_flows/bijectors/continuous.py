@@ -13,6 +13,7 @@ from tfp_flows.bijectors.drift_rates import Rates, draw_probes
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.graph import InGraph, in_training
 from tfp_flows.core.memo import outdate_notes
+from tfp_flows.core.noise import fresh_seed
 from tfp_flows.core.ode import Adaptive, Fixed
 from tfp_flows.core.penalties import add_penalty, penalties_wanted
 
@@ -212,7 +213,8 @@ class ContinuousFlow(FlowBijector):
             width = context.shape[-1]
             context = tf.broadcast_to(context, tf.concat([batch, [width]], 0))
             context = tf.reshape(context, [-1, width])
-        probes = draw_probes(state, trace, self._noise, self._seed, anew=in_training())
+        seed = fresh_seed(self) if in_training() else tf.constant([self._seed, 0], tf.int32)
+        probes = draw_probes(state, trace, self._noise, seed)
         start, end = self._times if forward else self._times[::-1]
         weights = tuple(math.copysign(w, end - start) for w in self._weights)
         rates = Rates(self._network, event, probes, weights if penalised else None)

@@ -12,7 +12,7 @@ from tfp_flows.core import Network
 _CELLS = 2**22  # of equal probability, for normal draws; more, and float32 could not tell them
 
 
-def draw_probes(state: tf.Tensor, trace: str, noise: str, seed: int, anew: bool) -> tf.Tensor:
+def draw_probes(state: tf.Tensor, trace: str, noise: str, seed: tf.Tensor) -> tf.Tensor:
     r"""The vectors `[count, 1 or n, size]` that a Jacobian is seen through.
 
     $$ \operatorname{tr} J = \sum_i e_i^\top J e_i = \mathbb{E}\, \epsilon^\top J \epsilon $$
@@ -21,18 +21,16 @@ def draw_probes(state: tf.Tensor, trace: str, noise: str, seed: int, anew: bool)
       state: `[n, size]`.
       trace: `"exact"`, for all unit vectors, or `"hutchinson"`, for one draw for each example.
       noise: `"rademacher"` or `"gaussian"`.
-      seed: of the draw.
-      anew: draw otherwise every time, from TensorFlow's global seed.
+      seed: of the draw, of shape [2].
     """
     size = state.shape[-1]
     if trace == "exact":
         return tf.eye(size, dtype=state.dtype)[:, tf.newaxis]
-    pair = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32) if anew else [seed, 0]
     shape = [1, tf.shape(state)[0], size]
     if noise == "rademacher":
-        return tfp.random.rademacher(shape, state.dtype, seed=tf.convert_to_tensor(pair))
+        return tfp.random.rademacher(shape, state.dtype, seed=seed)
     # Whole numbers are the same with and without XLA; TensorFlow's own normal draws are not.
-    cell = tf.random.stateless_uniform(shape, pair, maxval=_CELLS, dtype=tf.int32)
+    cell = tf.random.stateless_uniform(shape, seed, maxval=_CELLS, dtype=tf.int32)
     return tf.math.ndtri((tf.cast(cell, state.dtype) + 0.5) / _CELLS)
 
 

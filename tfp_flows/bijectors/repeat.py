@@ -11,6 +11,8 @@ from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.graph import InGraph
 from tfp_flows.core.loop import Loop
+from tfp_flows.core.noise import noise_at
+from tfp_flows.core.penalties import add_penalty, penalties_wanted, summed_penalties
 from tfp_flows.core.reversal import add_gradients, with_rebuilt_gradient
 from tfp_flows.core.stack import Stack, refuse_new_draws
 
@@ -143,9 +145,10 @@ class Repeat(FlowBijector):
         arrays = [self._loop.unstacked(s) for s in stacked]
         moved_on: set[int] = set()
 
-        def body(n, value, log_det):
+        def body(n, value, log_det, penalty):
             i = self._count - 1 - n if forward else n
-            with self._stack.at([a.read(i) for a in arrays]) as assigned:
+            slices = [a.read(i) for a in arrays]
+            with self._stack.at(slices) as assigned, noise_at(i), summed_penalties(penalty) as end:
                 out, more = both(value, ndims, context)
             for place in assigned:
                 if stacked[place].dtype.is_floating:
@@ -155,11 +158,14 @@ class Repeat(FlowBijector):
                         "Use Chain, or another normalisation."
                     )
             moved_on.update(assigned)
-            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det)
+            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det), end()
 
         log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
         log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
-        out, log_det = self._loop.run(body, value, log_det)
+        penalty = tf.zeros_like(log_det) if penalties_wanted() else ()
+        out, log_det, penalty = self._loop.run(body, value, log_det, penalty)
+        if penalties_wanted():
+            add_penalty(penalty)
         for place in moved_on:  # the states of random generators: another draw next time
             stacked[place].assign(tf.convert_to_tensor(stacked[place]) + 1)
         return out, log_det
@@ -179,7 +185,7 @@ class Repeat(FlowBijector):
             sources = [slices[p] for p in trained] + extra
             with tf.control_dependencies([d_value]):  # not before its gradient is here
                 value = tf.identity(value)
-            with self._stack.at(slices):
+            with self._stack.at(slices), noise_at(i):
                 before, d_before, d_sources = self._step._rebuild(
                     value, d_value, d_log_det, ndims, sources, context, forward
                 )
@@ -212,7 +218,8 @@ class Repeat(FlowBijector):
             out, updated = self._loop.run(body, y, [self._loop.array(s) for s in stacked])
             return out, [u.stack() for u in updated]
 
-        out, values = walk(y)
+        # Called by its concrete function, or TensorFlow would take many flows for one retraced.
+        out, values = walk.get_concrete_function(y)(y)
         for variable, value in zip(stacked, values, strict=True):
             if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
                 raise ValueError(

@@ -12,6 +12,7 @@ from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.fixed_point import fixed_point
 from tfp_flows.core.holding import holding
 from tfp_flows.core.implicit import implicit_inverse
+from tfp_flows.core.noise import fresh_seed
 
 _LOG_DETS = ("exact", "unbiased")
 
@@ -134,7 +135,7 @@ class Residual(FlowBijector):
 
     def _draw_seed(self) -> tf.Tensor:
         if self._seed is None:
-            return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
+            return fresh_seed(self)
         return tf.constant([self._seed, 0], tf.int32)
 
     def _describe(self):

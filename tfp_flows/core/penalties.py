@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -30,3 +30,16 @@ def add_penalty(penalty: tf.Tensor) -> None:
     """Hands a penalty, one number for each example, to whoever collects; else does nothing."""
     if penalties_wanted():
         _LOCAL.found.append(penalty)
+
+
+@contextlib.contextmanager
+def summed_penalties(total: tf.Tensor | tuple) -> Iterator[Callable[[], tf.Tensor | tuple]]:
+    """Within a loop's body: gives a function for `total` and what the block adds to it.
+
+    `total` is `()`, and stays so, where nobody collects.
+    """
+    if not penalties_wanted():
+        yield lambda: total
+        return
+    with collected_penalties() as found:
+        yield lambda: tf.add_n([total, *found])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from tfp_flows.core.noise import current_noise, noise_from
 from tfp_flows.core.substitution import reading
 
 Evaluation = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
@@ -87,6 +88,8 @@ def with_rebuilt_gradient(
     others = [v for v in variables if not (v.trainable and v.dtype.is_floating)]
     fixed = [tf.convert_to_tensor(v) for v in others]
 
+    noise = current_noise()  # as of now, not when the gradient is wanted
+
     @tf.custom_gradient
     def run(value, *sources):
         context = sources[len(trained)] if len(sources) > len(trained) else None
@@ -97,7 +100,7 @@ def with_rebuilt_gradient(
             others[place - len(trained)].assign(new)
 
         def gradient(d_out, d_log_det):
-            with reading([*trained, *others], tensors):
+            with reading([*trained, *others], tensors), noise_from(noise):
                 _, d_value, d_sources = rebuild_inputs(out, d_out, d_log_det, sources, context)
             known = zip(sources, d_sources, strict=True)
             return d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)

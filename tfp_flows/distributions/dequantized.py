@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.noise import fresh_seed
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
 from tfp_flows.distributions.flow import Flow
@@ -210,6 +211,7 @@ class Dequantized(tfd.Distribution):
     def _draw_noise(self, value, seed) -> tuple[tf.Tensor, tf.Tensor | float]:
         """Noise for each pixel and its log-density; if there are several draws, they come first."""
         draws = [self._num_samples] if self._num_samples > 1 else []
+        seed = fresh_seed(self) if seed is None else tfp.random.sanitize_seed(seed)
         if self._dequantizer is not None:
             batch = tf.shape(value)[: value.shape.rank - len(self.event_shape)]
             noise, log_q = self._dequantizer.experimental_sample_and_log_prob(
@@ -217,11 +219,7 @@ class Dequantized(tfd.Distribution):
             )
         else:
             shape, dtype = tf.concat([draws, tf.shape(value)], 0), self._flow.dtype
-            if seed is None:
-                noise = tf.random.uniform(shape, dtype=dtype)
-            else:
-                seed = tfp.random.sanitize_seed(seed)
-                noise = tf.random.stateless_uniform(shape, seed, dtype=dtype)
+            noise = tf.random.stateless_uniform(shape, seed, dtype=dtype)
             log_q = 0.0
         noise.set_shape([*draws, *value.shape])
         return noise, log_q
