@@ -99,3 +99,27 @@ def save_densities(densities: dict[str, np.ndarray], path: Path) -> Path:
         axis.axis("off")
     figure.tight_layout()
     return _save(figure, path)
+
+
+def save_posteriors(draws: dict[str, np.ndarray], x: str, y: str, path: Path) -> Path:
+    """Points `[n, 2 or more]`, the first entry upwards, and beside each its share of the whole."""
+    figure, axes = plt.subplots(
+        1, 2 * len(draws), figsize=(3.6 * len(draws), 4), width_ratios=[3, 1] * len(draws)
+    )
+    truth = next(iter(draws.values()))
+    low, high = truth[:, 0].min(), truth[:, 0].max()
+    width = np.quantile(np.abs(truth[:, 1]), 0.99)
+    bins = np.linspace(low, high, 40)
+    for points, share, (title, drawn) in zip(axes[::2], axes[1::2], draws.items(), strict=True):
+        points.scatter(drawn[:, 1], drawn[:, 0], s=1, alpha=0.15, color="#2e5a88", linewidths=0)
+        points.set(xlim=(-width, width), ylim=(low, high), title=title, xlabel=x)
+        share.hist(drawn[:, 0], bins, density=True, orientation="horizontal", color="#9db8d2")
+        share.hist(
+            truth[:, 0], bins, density=True, orientation="horizontal", histtype="step", color="k"
+        )
+        share.set(ylim=(low, high), yticks=[], xticks=[])
+        share.spines[["top", "right", "bottom", "left"]].set_visible(False)
+        points.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(y)
+    figure.tight_layout()
+    return _save(figure, path)

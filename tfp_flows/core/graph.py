@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import threading
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -23,6 +25,7 @@ class InGraph:
     def __init__(self, method: Callable):
         self._method = method
         self._traced: dict[tuple, Callable] = {}
+        self._tracing = threading.RLock()
 
     def __call__(self, value: tf.Tensor, context, event_ndims: int, forward: bool, **settings):
         """Evaluates; `event_ndims` of `value`'s last dimensions are static in the trace.
@@ -35,16 +38,40 @@ class InGraph:
         if context is not None:
             specs.append(_open_batch(context, 1))
         key = (forward, in_training(), *settings.items(), *specs)
+        args = [value] if context is None else [value, context]
         if key not in self._traced:
-            self._traced[key] = tf.function(
-                lambda value, context=None: self._method(value, context, forward, **settings),
-                input_signature=specs,
-                autograph=False,
-            )
-        return self._traced[key](*([value] if context is None else [value, context]))
+            with self._tracing:  # all who wait for a trace would be taken for ones that retrace
+                if key not in self._traced:
+                    evaluate = functools.partial(self._method, forward=forward, **settings)
+                    function = tf.function(
+                        _Traceable(self, evaluate), input_signature=specs, autograph=False
+                    )
+                    result, self._traced[key] = function(*args), function
+                    return result
+        return self._traced[key](*args)
 
     def __deepcopy__(self, copied: dict) -> InGraph:
         return InGraph(copy.deepcopy(self._method, copied))
+
+
+class _Traceable:
+    """A function that TensorFlow knows by its owner when it warns of frequent retracing.
+
+    It would go by the line of code else, and take the first traces of many flows for retraces.
+    """
+
+    def __init__(self, owner: InGraph, function: Callable):
+        self._owner = owner
+        self._function = function
+
+    def __call__(self, value, context=None):
+        return self._function(value, context)
+
+    def __eq__(self, other):
+        return isinstance(other, _Traceable) and self._owner is other._owner
+
+    def __hash__(self):
+        return id(self._owner)
 
 
 class _Mode(keras.layers.Layer):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
 from tfp_flows.core.variables import UntrackedVariableError, components
 
-_LOCK = threading.RLock()  # the stand-ins are seen by every thread
+_LOCK = threading.RLock()  # one thread at a time gives values
+_LOCAL = threading.local()  # which one: for the others the variables are as ever
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def reading(
     if tf.executing_eagerly():
         raise RuntimeError("Variables can be given other values inside a tf.function only.")
     assigned: dict[int, tf.Tensor] = {}
-    with _LOCK, contextlib.ExitStack() as undo:
+    with _LOCK, _here(), contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
             _stand_in(place, variable, tensor, assigned, undo)
         with tf.GradientTape() as tape:
@@ -52,8 +53,21 @@ def reading(
 
 
 def is_given(component: tf.Variable) -> bool:
-    """Whether a block of `reading` says what this variable reads as."""
-    return "_read_variable_op" in vars(component)
+    """Whether a block of `reading`, in this thread, says what this variable reads as."""
+    return _is_here() and "_read_variable_op" in vars(component)
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    before, _LOCAL.reads = _is_here(), True
+    try:
+        yield
+    finally:
+        _LOCAL.reads = before
+
+
+def _is_here() -> bool:
+    return getattr(_LOCAL, "reads", False)
 
 
 def _stand_in(place, variable, tensor, assigned, undo) -> None:
@@ -83,8 +97,12 @@ def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:
     """Gives one object methods of its own until `undo` closes; blocks may be nested."""
     for name, method in methods.items():
         before = vars(holder).get(name)
-        object.__setattr__(holder, name, method)
+        object.__setattr__(holder, name, _in_this_thread(method, getattr(holder, name)))
         if before is None:
             undo.callback(object.__delattr__, holder, name)
         else:
             undo.callback(object.__setattr__, holder, name, before)
+
+
+def _in_this_thread(method: Callable, elsewhere: Callable) -> Callable:
+    return lambda *args, **kwargs: (method if _is_here() else elsewhere)(*args, **kwargs)

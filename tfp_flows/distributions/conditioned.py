@@ -82,6 +82,9 @@ class Conditioned(tfd.Distribution):
     def _call_prob(self, value, name, **kwargs):
         return tf.exp(self._call_log_prob(value, name, **kwargs))
 
+    def _call_unnormalized_log_prob(self, value, name, **kwargs):  # pinned joint models ask for it
+        return self._call_log_prob(value, name, **kwargs)
+
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         return self._distribution.sample(
             self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs

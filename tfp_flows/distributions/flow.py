@@ -133,6 +133,9 @@ class Flow(_TransformedDistribution):
     def _call_prob(self, value, name, **kwargs):
         return tf.exp(self._call_log_prob(value, name, **kwargs))
 
+    def _call_unnormalized_log_prob(self, value, name, **kwargs):  # pinned joint models ask for it
+        return self._call_log_prob(value, name, **kwargs)
+
     def _log_prob(self, value, context=None):
         ndims = len(self.event_shape)
         if context is not None:
