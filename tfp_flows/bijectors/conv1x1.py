@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.draws import random_state
+from tfp_flows.core.triangular import triangular_solve
 
 
 class Invertible1x1Conv(FlowBijector):
@@ -100,8 +101,8 @@ class Invertible1x1Conv(FlowBijector):
         if not forward:
             weight = tf.gather(tf.matmul(lower, upper), self.permutation)
             return ChannelMap(None, weight, None, log_det)
-        rows = tf.linalg.triangular_solve(lower, eye, lower=True)
-        inverse = tf.linalg.triangular_solve(upper, rows, lower=False)
+        rows = triangular_solve(lower, eye, lower=True)
+        inverse = triangular_solve(upper, rows, lower=False)
         return ChannelMap(None, tf.gather(inverse, self.permutation, axis=1), None, -log_det)
 
     def _forward_and_log_det(self, x, context):

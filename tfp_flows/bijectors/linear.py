@@ -8,6 +8,7 @@ from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.bijectors.reflections import orthogonal
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.draws import random_state
+from tfp_flows.core.triangular import triangular_solve
 
 
 class _Reflecting(FlowBijector):
@@ -164,5 +165,5 @@ class QRLinear(_Reflecting):
         log_det = tf.reduce_sum(log_diagonal)
         if not forward:
             return tf.matmul(q, triangle, transpose_b=True), log_det
-        inverse = tf.linalg.triangular_solve(triangle, tf.transpose(q), lower=False, adjoint=True)
+        inverse = triangular_solve(triangle, tf.transpose(q), lower=False, adjoint=True)
         return inverse, -log_det

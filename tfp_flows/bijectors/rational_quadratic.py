@@ -137,6 +137,7 @@ def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tens
         borders = [slopes, slopes[:1]]
     slopes = tf.reshape(tf.concat(borders, axis=0), [-1])
     raw_slopes = tf.gather(slopes, tf.stack([place, place + entries]))
+    raw_slopes = tf.minimum(raw_slopes, value.dtype.max**0.25)  # their squares must stay finite
 
     start = settings.least * tf.cast(index, value.dtype) - bound + settings.rest * starts
     width, height = tf.unstack(settings.least + settings.rest * shares)

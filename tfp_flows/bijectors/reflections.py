@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfp_flows.core.triangular import triangular_solve
+
 
 def orthogonal(vectors: tf.Tensor, columns: int | None = None) -> tf.Tensor:
     r"""The product of the reflections that turn each of the vectors round.
@@ -33,5 +35,5 @@ def orthogonal(vectors: tf.Tensor, columns: int | None = None) -> tf.Tensor:
     unit = vectors * tf.math.rsqrt(tf.maximum(squares, 1e-12))
     inner = tf.linalg.band_part(tf.matmul(unit, unit, transpose_b=True), 0, -1)
     inner = tf.linalg.set_diag(inner, 0.5 * tf.ones_like(inner[..., 0]))
-    right = tf.linalg.triangular_solve(inner, unit[..., :columns], lower=False)
+    right = triangular_solve(inner, unit[..., :columns], lower=False)
     return tf.eye(size, columns, dtype=vectors.dtype) - tf.matmul(unit, right, transpose_a=True)

@@ -95,6 +95,7 @@ class SplineCoupling(_Coupling):
         # Kept entries need no zeros here: what becomes of them is dropped when merging.
         width = self._settings.numbers * changed.shape[-1]
         if self._settings.circular:
+            kept = on_circle(kept, self._settings.bound, self.name)
             angle = kept * (math.pi / self._settings.bound)
             kept = tf.concat([tf.cos(angle), tf.sin(angle)], axis=-1)
         return [self._network(kept, self.forward_min_event_ndims, width, context)]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfp_flows.bijectors.amortized import Amortized, parts
 from tfp_flows.bijectors.reflections import orthogonal
 from tfp_flows.bijectors.tanh_root import above_minus_one, search_tanh_root, slope_at
+from tfp_flows.core.triangular import triangular_solve
 
 
 class Sylvester(Amortized):
@@ -101,7 +102,7 @@ class Sylvester(Amortized):
         jacobian = tf.linalg.matmul(outer * (1 - tf.square(tanh))[..., tf.newaxis, :], inner)
         jacobian = tf.stop_gradient(tf.eye(self._rank, dtype=y.dtype) + jacobian)
         off = (found + _times(outer, tanh) - after)[..., tf.newaxis]
-        before = found - tf.linalg.triangular_solve(jacobian, off, lower=False)[..., 0]
+        before = found - triangular_solve(jacobian, off, lower=False)[..., 0]
         tanh = tf.tanh(_times(inner, before) + b)
         log_det = -tf.reduce_sum(tf.math.log(slope_at(tanh, products)), -1)
         return y - _times(q, _times(outer, tanh)), log_det
