@@ -1,11 +1,20 @@
-"""Files that prove themselves: complete, read back, and swapped in whole."""
+"""Files that prove themselves: complete, read back, signed, and swapped in whole."""
 
+from tfp_flows.saving.allowed import refuse_code
+from tfp_flows.saving.digest import (
+    check_store,
+    refuse_damaged,
+    sign_keras_file,
+    sign_weights_file,
+    verify,
+)
 from tfp_flows.saving.export import export_saved_model, latent_sampler, prove_equal, signatures
-from tfp_flows.saving.files import whole_or_not_at_all
+from tfp_flows.saving.files import reserve, whole_or_not_at_all
 from tfp_flows.saving.object_graph import from_config, to_config
 from tfp_flows.saving.weights import check_weights_file, load_arrays, prove_same_arrays
 
 __all__ = [
+    "check_store",
     "check_weights_file",
     "export_saved_model",
     "from_config",
@@ -13,7 +22,13 @@ __all__ = [
     "load_arrays",
     "prove_equal",
     "prove_same_arrays",
+    "refuse_code",
+    "refuse_damaged",
+    "reserve",
+    "sign_keras_file",
+    "sign_weights_file",
     "signatures",
     "to_config",
+    "verify",
     "whole_or_not_at_all",
 ]

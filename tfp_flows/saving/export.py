@@ -10,7 +10,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
+from tfp_flows.saving.digest import sign_folder
 from tfp_flows.saving.files import whole_or_not_at_all
+from tfp_flows.saving.warm_up import write_warm_up
 
 tfd = tfp.distributions
 
@@ -156,10 +158,30 @@ def export_saved_model(
         name: _with_named_output(function, name).get_concrete_function()
         for name, function in functions.items()
     }
+    served = {"serving_default": named["log_prob"], **named}
     with whole_or_not_at_all(path) as draft:
-        tf.saved_model.save(module, str(draft), {"serving_default": named["log_prob"], **named})
+        tf.saved_model.save(module, str(draft), served)
         loaded = tf.saved_model.load(str(draft))
         prove_equal(flow, functions, probe, loaded.signatures, "The SavedModel")
+        write_warm_up(draft, flow.name, _requests(functions, probe))
+        sign_folder(draft)
+
+
+def _requests(functions, probe) -> dict[str, dict[str, tf.Tensor]]:
+    """Arguments for every signature, made of the probe."""
+    values = {
+        **probe,
+        "n": tf.shape(probe["x"])[0],
+        "seed": tf.constant([0, 0]),
+        "temperature": tf.constant(1.0),
+    }
+    if "encode" in functions:
+        values["z"] = functions["encode"](**probe)
+    functions = {"serving_default": functions["log_prob"], **functions}
+    return {
+        name: {spec.name: values[spec.name] for spec in function.input_signature}
+        for name, function in functions.items()
+    }
 
 
 def prove_equal(flow, functions, probe, loaded, what: str) -> None:

@@ -9,6 +9,7 @@ author. Variables are described here; their values are the weights file's part.
 from __future__ import annotations
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import tf_keras
 from tfp_flows import bijectors, distributions
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
+from tfp_flows.saving.allowed import refuse_code
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -89,7 +91,7 @@ class _Writer:
             return {"object": _name_of(type(obj), where), "parameters": parameters}
         if is_keras_layer(obj):
             engine = "tf_keras" if isinstance(obj, tf_keras.layers.Layer) else "keras"
-            return {engine: _saving(engine).serialize_keras_object(obj)}
+            return {engine: _engine(engine).saving.serialize_keras_object(obj)}
         if callable(obj):
             return {"function": _registered_name(obj, where)}
         raise TypeError(f"{where} cannot be saved in a .keras file: a {type(obj).__name__}.")
@@ -141,7 +143,9 @@ class _Reader:
             if engine in config:
                 objects = {"AutoregressiveNetwork": tfb.AutoregressiveNetwork}
                 custom = objects if engine == "tf_keras" else None
-                return _saving(engine).deserialize_keras_object(config[engine], custom)
+                keras_in_use = _engine(engine)
+                refuse_code(config[engine], keras_in_use, custom)
+                return keras_in_use.saving.deserialize_keras_object(config[engine], custom)
         raise ValueError(f"This .keras file holds a part that is not known here: {list(config)}.")
 
 
@@ -215,9 +219,9 @@ def _registered(name: str) -> Any:
     return found
 
 
-def _saving(engine: str):
-    if engine == "tf_keras":
-        return tf_keras.saving
+def _engine(name: str) -> ModuleType:
+    if name == "tf_keras":
+        return tf_keras
     import keras as keras_3  # under TF_USE_LEGACY_KERAS, tf.keras is not it
 
-    return keras_3.saving
+    return keras_3

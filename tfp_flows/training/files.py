@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+
+import tensorflow as tf
 
 from tfp_flows import saving
 from tfp_flows.core.variables import restored_on_error, variable_paths
@@ -39,6 +42,7 @@ class FlowFiles:
             store[name] = variable.numpy()
 
     def load_own_variables(self, store):
+        saving.check_store(store)
         self._is_initialized = False  # until the flags that were loaded say so
         saving.load_arrays(variable_paths(self._flow), store)
 
@@ -49,10 +53,12 @@ class FlowFiles:
           TypeError: a part of the flow cannot be described, as an unregistered function; the
             message names it.
           RuntimeError: what was read back differs; the file is not kept.
+          OSError: the file cannot be written, as on a full disk; what was there stays.
         """
         _check_ending(filepath, ".keras")
         with saving.whole_or_not_at_all(filepath, overwrite) as draft:
             super().save(str(draft), **kwargs)
+            saving.sign_keras_file(draft)
             loaded = keras.saving.load_model(str(draft), compile=False)
             saving.prove_same_arrays(variable_paths(self._flow), variable_paths(loaded.flow))
             theirs = {n: loaded._function(n) for n in self._all_functions()}
@@ -63,15 +69,26 @@ class FlowFiles:
         """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
         _check_ending(filepath, ".weights.h5")
         with saving.whole_or_not_at_all(filepath, overwrite) as draft:
+            saving.reserve(draft, self._size_on_disk())
             super().save_weights(str(draft), **kwargs)
+            saving.sign_weights_file(draft)
             saving.check_weights_file(variable_paths(self._flow), draft)
+
+    def _size_on_disk(self) -> int:
+        of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
+        of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
+        variables = [*self._flow.variables, *of_optimizer]
+        header = 2048  # more than HDF5 needs to describe an array
+        return sum(header + math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
     def load_weights(self, filepath, *args, **kwargs) -> None:
         """Reads a `.weights.h5` or `.keras` file, wholly or not at all.
 
         Raises:
-          ValueError: names or shapes differ; the message lists them, nothing is changed.
+          ValueError: names or shapes differ, which the message lists, or the file is damaged;
+            nothing is changed.
         """
+        saving.refuse_damaged(filepath)  # before Keras loads what it can of it
         with restored_on_error(self._flow.variables):
             super().load_weights(str(filepath), *args, **kwargs)
 
@@ -80,7 +97,8 @@ class FlowFiles:
 
         Signatures: `serving_default` and `log_prob(x)`, `sample(n, seed, temperature)`,
         `encode(x)`, `decode(z)`, each with an open batch size and one output of its own name.
-        The loaded object also has them as methods.
+        The loaded object also has them as methods. With them comes a request for each, which
+        TensorFlow Serving replays to be warm, and the digests that `flows.verify` checks.
         """
         saving.export_saved_model(self._flow, self._all_functions(), filepath, self._probe())
 
