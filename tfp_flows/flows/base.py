@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -30,6 +31,18 @@ def standard_normal(size: int, dtype: tf.DType) -> tfd.Distribution:
     """Independent standard normals over a vector."""
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     return tfd.Sample(tfd.Normal(zero, one), size, name="base")
+
+
+def network_policy(asked: str | None, dtype: tf.DType) -> str:
+    """The dtype policy of a flow's networks: what was asked for, or Keras's own, or the flow's.
+
+    Keras's own counts where it is a mixed one whose variables have the flow's dtype, as after
+    `keras.mixed_precision.set_global_policy("mixed_bfloat16")`.
+    """
+    if asked is not None:
+        return asked
+    current = keras.mixed_precision.global_policy() if IS_LEGACY else keras.config.dtype_policy()
+    return current.name if current.variable_dtype == dtype.name else dtype.name
 
 
 def vector_mask(features: int) -> str:

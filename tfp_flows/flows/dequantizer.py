@@ -17,6 +17,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_event_shape,
     kept_features,
+    network_policy,
     vector_mask,
 )
 
@@ -54,7 +55,7 @@ def dequantizer(
       blocks: residual blocks of each network, for images.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
-      network_dtype: Keras's dtype policy for the networks, that of the flow if None.
+      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's.
       dtype: of the flow that models the pixels.
       name: name of the distribution.
 
@@ -67,7 +68,7 @@ def dequantizer(
       TensorShape([5, 4, 4, 1])
     """
     dtype = tf.as_dtype(dtype)
-    network_dtype = network_dtype or dtype.name
+    network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, components=components, blocks=blocks)
     numbers = 3 * components + 2

@@ -19,6 +19,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     mixing,
+    network_policy,
     seeds_from,
     standard_normal,
     taking_turns,
@@ -68,7 +69,7 @@ def flow_plus_plus(
       blocks: residual blocks of each network, for images.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
-      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
         `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
       stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
         which makes optimizer updates cheap.
@@ -87,7 +88,7 @@ def flow_plus_plus(
       TensorShape([3, 6])
     """
     dtype = tf.as_dtype(dtype)
-    network_dtype = network_dtype or dtype.name
+    network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, components=components, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)

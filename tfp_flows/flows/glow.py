@@ -11,7 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import as_filters, mixing, seeds_from
+from tfp_flows.flows.base import as_filters, mixing, network_policy, seeds_from
 from tfp_flows.flows.levels import Levels
 
 tfb = tfp.bijectors
@@ -55,7 +55,7 @@ def glow(
       scale_map: see `AffineCoupling`.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
-      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
         `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
       position_bias: whether each network's first layer has a bias for every position, which
         pays where images are aligned, as digits and faces are.
@@ -82,7 +82,7 @@ def glow(
       TensorShape([3, 8, 8, 1])
     """
     dtype = tf.as_dtype(dtype)
-    network_dtype = network_dtype or dtype.name
+    network_dtype = network_policy(network_dtype, dtype)
     hidden = as_filters(hidden)
     build = Levels(
         event_shape, levels, steps, split_prior, stacked, reversible, context_shape, dtype, name

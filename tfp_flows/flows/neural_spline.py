@@ -20,6 +20,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     mixing,
+    network_policy,
     seeds_from,
     standard_normal,
     taking_turns,
@@ -71,7 +72,7 @@ def neural_spline(
       circular: whether the features are angles.
       activation: a Keras activation.
       dropout: rate in the networks, while training.
-      network_dtype: Keras's dtype policy for the networks, that of the flow if None.
+      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's.
       stacked: whether layers hold their parameters together, see `fb.Repeat`.
       reversible: train by inversion; see `fb.Chain`.
       data_bijector: applied last, next to the data, as in `glow`.
@@ -89,7 +90,7 @@ def neural_spline(
       TensorShape([5, 3])
     """
     dtype = tf.as_dtype(dtype)
-    network_dtype = network_dtype or dtype.name
+    network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)

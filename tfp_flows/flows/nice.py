@@ -16,6 +16,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_event_shape,
     kept_features,
+    network_policy,
     taking_turns,
     vector_mask,
 )
@@ -49,7 +50,7 @@ def nice(
       hidden: units of each coupling's hidden layers.
       activation: a Keras activation.
       dropout: rate in the hidden layers, while training.
-      network_dtype: Keras's dtype policy for the networks, that of the flow if None;
+      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
         `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
       stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
         optimizer updates cheap.
@@ -67,7 +68,7 @@ def nice(
       TensorShape([10])
     """
     dtype = tf.as_dtype(dtype)
-    network_dtype = network_dtype or dtype.name
+    network_dtype = network_policy(network_dtype, dtype)
     (features,) = check_event_shape(event_shape, (1,), name)
     vector_mask(features)
     check_counts(layers=layers)

@@ -1,0 +1,54 @@
+"""Networks in float16: their gradients kept in its range, under either Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.core.stack import networks
+from tfp_flows.core.variables import is_keras_layer
+from tfp_flows.keras_engine import IS_LEGACY, keras
+
+tfd = tfp.distributions
+
+if IS_LEGACY:
+    LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
+else:
+    LossScaleOptimizer = keras.optimizers.LossScaleOptimizer
+
+
+def with_loss_scaling(optimizer: Any, flow: tfd.Distribution) -> Any:
+    """The optimizer, with Keras's dynamic loss scaling if a network of `flow` needs it.
+
+    Below 6e-8 a float16 is zero, which gradients often are; bfloat16 has float32's range.
+    """
+    nets = [n.net for n in networks(flow) if is_keras_layer(n.net)]
+    layers = [layer for net in nets for layer in (net, *net._flatten_layers())]
+    if not any(layer.compute_dtype == "float16" for layer in layers):
+        return optimizer
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, LossScaleOptimizer):
+        return optimizer
+    return LossScaleOptimizer(optimizer)
+
+
+def scales(optimizer: Any) -> bool:
+    """Whether the optimizer scales losses; it then leaves out what is not finite by itself."""
+    return isinstance(optimizer, LossScaleOptimizer)
+
+
+def scaled(loss: tf.Tensor, optimizer: Any) -> tf.Tensor:
+    """The loss as its gradient is to be taken for this optimizer."""
+    if IS_LEGACY:
+        return optimizer.get_scaled_loss(loss) if scales(optimizer) else loss
+    return optimizer.scale_loss(loss)
+
+
+def unscaled(gradients: Sequence[tf.Tensor], optimizer: Any) -> Sequence[tf.Tensor]:
+    """The gradients of a scaled loss as this optimizer wants them."""
+    if IS_LEGACY and scales(optimizer):
+        return optimizer.get_unscaled_gradients(gradients)
+    return gradients  # Keras 3's optimizers do that themselves
