@@ -141,7 +141,13 @@ def checked(x: Any, flow: tfd.Distribution) -> Any:
     return x
 
 
-def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
+def check_elements(data: tf.data.Dataset, flow: tfd.Distribution) -> None:
+    """Checks the shapes and dtypes of a data set, without reading it.
+
+    Raises:
+      TypeError: it gives other things than examples, or integers for a continuous distribution.
+      ValueError: wrong event shape, or no batches.
+    """
     examples, _ = split(data.element_spec, flow)
     spec = examples["x"] if is_conditional(flow) else examples
     if not isinstance(spec, tf.TensorSpec):
@@ -151,6 +157,15 @@ def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.D
             f"The flow models events of shape {tuple(flow.event_shape)}; the data set gives "
             f"batches of shape {spec.shape}. Batch it, and give it the event's shape."
         )
+    if not isinstance(flow, Dequantized) and flow.dtype.is_floating and not spec.dtype.is_floating:
+        raise TypeError(
+            f"{flow.name} is a density over continuous values, the data set gives "
+            f"{spec.dtype.name}. Wrap integer pixels: flows.Dequantized(flow, levels=...)."
+        )
+
+
+def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
+    check_elements(data, flow)
 
     def check(*batch):
         # A data set gives the items of a tuple one by one, and all else as one argument.
@@ -219,11 +234,6 @@ def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution) -> tf.Tensor:
     if isinstance(flow, Dequantized):
         with tf.control_dependencies(flow.check_pixels(x)):
             return tf.identity(x)
-    if flow.dtype.is_floating and not x.dtype.is_floating:
-        raise TypeError(
-            f"{flow.name} is a density over continuous values, the data set gives "
-            f"{x.dtype.name}. Wrap integer pixels: flows.Dequantized(flow, levels=...)."
-        )
     return x
 
 

@@ -1,0 +1,151 @@
+"""Training on many devices: what replicas and workers owe each other.
+
+All of it is plain arithmetic on one device. Keras averages over the examples of a replica and
+then over replicas, and clips before it sums; here the gradient is that of the mean over the whole
+batch before anybody looks at it, so that many devices train like one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.core.variables import as_tf_variable
+from tfp_flows.keras_engine import IS_LEGACY, keras
+
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+
+
+def count() -> int:
+    """How many replicas take part in the step that is being traced."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def many_workers(strategy: tf.distribute.Strategy | None = None) -> bool:
+    """Whether other processes train the same model; by default under the strategy in scope."""
+    strategy = strategy or tf.distribute.get_strategy()
+    several = tf.distribute.MultiWorkerMirroredStrategy
+    return isinstance(strategy, several) and strategy.extended._in_multi_worker_mode()
+
+
+class Mean(keras.metrics.Mean):
+    """Keras's; under a strategy of tf_keras it takes its state from a file, too."""
+
+    if IS_LEGACY:
+
+        def load_own_variables(self, store):
+            super().load_own_variables({key: np.asarray(store[key]) for key in store})
+
+
+def summed(tensors: list) -> list:
+    """The sum over all replicas of every tensor in a list that may hold None too."""
+    if count() == 1:
+        return tensors
+    sums, replica = list(tensors), tf.distribute.get_replica_context()
+    dtypes = {t.dtype for t in tensors if t is not None}
+    for dtype in sorted(dtypes, key=str):  # one message holds one dtype
+        places = [i for i, t in enumerate(tensors) if t is not None and t.dtype == dtype]
+        parts = [tensors[i] for i in places]
+        totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+        for i, total in zip(places, totals, strict=True):
+            sums[i] = total
+    return sums
+
+
+def never_empty(function: Callable, examples) -> tf.Tensor:
+    """`function(examples)`, also for a replica whose share of a small batch is no example at all.
+
+    Convolutions of TensorFlow 2.21 fail on those on a CPU. The function gets an example of halves,
+    which lie in the support of most flows, and its result is dropped.
+    """
+    if count() == 1:
+        return function(examples)
+    rows = tf.shape(tf.nest.flatten(examples)[0])[0]
+
+    def filled(values):
+        half = tf.fill(tf.shape(values)[1:], tf.cast(0.5, values.dtype))
+        return tf.concat([values, tf.repeat(half[tf.newaxis], tf.cast(rows == 0, tf.int32), 0)], 0)
+
+    return function(tf.nest.map_structure(filled, examples))[:rows]
+
+
+def share_of_mean(values: tf.Tensor) -> tf.Tensor:
+    """What this replica adds to the mean over the examples of all replicas; it may have none."""
+    if count() == 1:
+        return tf.reduce_mean(values)
+    (size,) = summed([tf.cast(tf.size(values), values.dtype)])
+    return tf.reduce_sum(values) / size
+
+
+def share_of_one(value: tf.Tensor) -> tf.Tensor:
+    """What this replica adds to a value that is the same on all of them."""
+    return value / count()
+
+
+def log_of(value: tf.Tensor) -> tf.Tensor:
+    """A scalar for Keras's logs, which Keras 3 averages over workers along an axis."""
+    return tf.reshape(value, [1]) if many_workers() and not IS_LEGACY else value
+
+
+def gathered(examples, strategy: tf.distribute.Strategy):
+    """The rows that all workers have, in one nest of tensors: the same for each of them."""
+    if not many_workers(strategy):
+        return examples
+
+    @tf.function
+    def gather():
+        context = tf.distribute.get_replica_context()
+        return tf.nest.map_structure(lambda rows: context.all_gather(rows, axis=0), tensors)
+
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, examples)
+    everywhere = strategy.run(gather)
+    return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], everywhere)
+
+
+def take_from_chief(variables: Iterable, strategy: tf.distribute.Strategy) -> None:
+    """Gives variables the chief's values, whatever files, seeds or data a worker started from."""
+    variables = [as_tf_variable(v) for v in variables]
+
+    @tf.function
+    def from_first():
+        numbers = [tf.cast(v, tf.int32) if v.dtype == tf.bool else v.value() for v in variables]
+        is_first = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+        return summed([tf.where(is_first, number, tf.zeros_like(number)) for number in numbers])
+
+    for variable, value in zip(variables, strategy.run(from_first), strict=True):
+        value = strategy.experimental_local_results(value)[0]
+        variable.assign(tf.cast(value, variable.dtype))
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Says what to do where an error means that another worker has died."""
+    try:
+        yield
+    except _LOST as error:
+        if not many_workers(strategy):
+            raise
+        raise type(error)(
+            error.node_def,
+            error.op,
+            "Another worker has died or cannot be reached, so the training ends here. Start all "
+            "workers again; with callbacks=[flows.BackupAndRestore(folder)] fit goes on from the "
+            f"last backup. TensorFlow says: {error.message}",
+        ) from error
+
+
+def apply_summed(optimizer, gradients: list, variables: list) -> None:
+    """`optimizer.apply_gradients` for gradients that are `summed`, which it would sum again."""
+    pairs = zip(gradients, variables, strict=True)
+    if count() == 1:
+        optimizer.apply_gradients(pairs)
+    elif IS_LEGACY:
+        optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+    elif hasattr(optimizer, "_all_reduce_sum_gradients"):
+        optimizer._all_reduce_sum_gradients = list
+        optimizer.apply_gradients(pairs)
+    else:
+        raise NotImplementedError("This version of Keras sums gradients in another place.")
