@@ -21,11 +21,14 @@ from tfp_flows.flows import (
     with_labels,
 )
 from tfp_flows.initialization import initialize
-from tfp_flows.training import FlowModel
+from tfp_flows.saving import verify
+from tfp_flows.training import BackupAndRestore, FlowHealth, FlowModel
 from tfp_flows.version import __version__
 
 __all__ = [
+    "BackupAndRestore",
     "Dequantized",
+    "FlowHealth",
     "FlowModel",
     "UntrackedVariableError",
     "__version__",
@@ -46,5 +49,6 @@ __all__ = [
     "real_nvp",
     "residual",
     "sylvester",
+    "verify",
     "with_labels",
 ]

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tfp_flows as flows
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.training.batches import batches
+from tfp_flows.training.progress import Progress
 
 ROWS = np.arange(22, dtype="float32")[:, None] * np.ones([1, 2], "float32")
 
@@ -18,7 +19,8 @@ def model():
 
 
 def test_every_row_once_an_epoch_in_a_new_order():
-    dataset = batches((ROWS, ROWS[:, 0]), 5, shuffle=True)
+    progress = Progress()
+    dataset = batches((ROWS, ROWS[:, 0]), 5, True, progress)
     assert len(dataset) == 5
     epochs = []
     for _ in range(2):
@@ -27,12 +29,13 @@ def test_every_row_once_an_epoch_in_a_new_order():
         for x, weight in parts:
             np.testing.assert_array_equal(x[:, 0], weight)
         epochs.append(np.concatenate([w for _, w in parts]))
+        progress.advance()
         np.testing.assert_array_equal(np.sort(epochs[-1]), ROWS[:, 0])
     assert (epochs[0] != epochs[1]).any()
 
 
 def test_in_order_and_with_less_than_a_batch():
-    (part,) = batches((ROWS,), 100, shuffle=False).as_numpy_iterator()
+    (part,) = batches((ROWS,), 100, False, Progress()).as_numpy_iterator()
     np.testing.assert_array_equal(part[0], ROWS)
 
 

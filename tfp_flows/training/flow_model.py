@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.memo import settings_version
-from tfp_flows.core.penalties import collected_penalties
 from tfp_flows.core.variables import refuse_untracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.initialization import initialize, needs_initialization
 from tfp_flows.keras_engine import IS_LEGACY, keras
+from tfp_flows.saving import refuse_code
 from tfp_flows.training import data as inputs
-from tfp_flows.training.adoption import adopt, conditioner_losses, refuse_activity_losses
+from tfp_flows.training import precision, replicas
+from tfp_flows.training.adoption import adopt, refuse_activity_losses
 from tfp_flows.training.feeding import FlowFeeding
 from tfp_flows.training.files import FlowFiles
-from tfp_flows.training.guard import (
-    StopWhenNotFinite,
-    counter,
-    guarded,
-    raise_if_left_out,
-)
+from tfp_flows.training.guard import Guard
+from tfp_flows.training.progress import Progress
+from tfp_flows.training.scoring import FlowScoring
+from tfp_flows.training.steps import FlowSteps
 from tfp_flows.training.use import FlowUse
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
+class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.Model):
     """A Keras model around any `tfd.Distribution` that owns `tf.Variable`s.
 
     `fit` minimises the mean negative log-likelihood of `x`, in nats; targets are not used. Every
@@ -79,11 +79,13 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         self._draw: Callable | None = None
         self._settings_version = settings_version()
         self._is_initialized = False
-        self._left_out = counter()
-        self._loss_metric = keras.metrics.Mean(name="loss")
+        self._guard = Guard()
+        self._progress = Progress()
+        exact = "float64" if continuous.dtype == tf.float64 else None
+        self._loss_metric = replicas.Mean(name="loss", dtype=exact)
         self._bits_metric = None
         if len(flow.event_shape) == 3:
-            self._bits_metric = keras.metrics.Mean(name="bits_per_dim")
+            self._bits_metric = replicas.Mean(name="bits_per_dim", dtype=exact)
         self.built = True
 
     @property
@@ -94,6 +96,10 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
     def build(self, input_shape=None):
         """Does nothing: a flow is built when it is made."""
         self.built = True
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras 3 would average the first batch over replicas, whose shares may differ in size.
+        pass
 
     def compile(self, optimizer="adam", *args, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; the loss is given, and `"auto"` chooses XLA for flows.
@@ -112,9 +118,12 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         if jit_compile == "auto":
             jit_compile = self._default_jit() and not kwargs.get("run_eagerly")
         self._own_pace = not IS_LEGACY and "steps_per_execution" not in kwargs
+        if kwargs.get("auto_scale_loss", True):
+            optimizer = precision.with_loss_scaling(optimizer, self._flow)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config):
+        refuse_code(config, keras)
         config = keras.saving.deserialize_keras_object(config)
         if config.get("steps_per_execution") == 1:  # Keras's default, not a choice
             del config["steps_per_execution"]
@@ -125,7 +134,9 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         ours = hasattr(self._flow, "bijector") and type(self._flow).__module__.startswith(
             "tfp_flows."
         )
-        return ours and bool(tf.config.list_logical_devices("GPU"))
+        # As in Keras: no XLA where devices talk to each other.
+        alone = not self._is_distributed()
+        return ours and alone and bool(tf.config.list_logical_devices("GPU"))
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; initialises the flow on the first batch unless that is done.
@@ -143,70 +154,53 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         """
         if getattr(self, "optimizer", None) is None:
             raise RuntimeError("Call compile(optimizer=...) before fit.")
+        kwargs = _by_name(keras.Model.fit, args, kwargs)
         self._follow_settings()
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         validation = kwargs.get("validation_data")
         if validation is not None:
-            kwargs["validation_data"] = self._checked_validation(validation)
+            size = kwargs.get("validation_batch_size") or kwargs.get("batch_size")
+            kwargs["validation_data"] = self._checked_validation(validation, size)
         if needs_initialization(self._flow):
             self._initialize_on(inputs.first_batch(x, self._flow))
-        if not (IS_LEGACY or self.optimizer.built):
+        if not getattr(self.optimizer, "built", False):  # tf_keras's does not say
             # Built while a step is traced, Keras would trace the step twice.
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
-        callbacks = kwargs.pop("callbacks", None) or []
-        self._set_pace(callbacks)
-        if isinstance(callbacks, list | tuple):
-            # Last, after those that save.
-            callbacks = [*callbacks, StopWhenNotFinite(self._left_out)]
-        if not (args or IS_LEGACY or self._is_distributed()):
-            x, y, kwargs = self._own_batches(x, y, kwargs)
-        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+        kwargs = self._with_own_callbacks(kwargs)
+        self._set_pace(kwargs["callbacks"])
+        with replicas.lost_workers_named(self.distribute_strategy):
+            return super().fit(x, y, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`: `loss` in nats; `bits_per_dim` too for images."""
         self._follow_settings()
-        x, y, kwargs = self._checked_inputs(x, y, kwargs)
+        x, y, kwargs = self._checked_inputs(x, y, _by_name(keras.Model.evaluate, args, kwargs))
         if not kwargs.get("_use_cached_eval_dataset"):  # fit, which has set the pace, calls it
             self._set_pace(kwargs.get("callbacks"))
-        return super().evaluate(x, y, *args, **kwargs)
+        return super().evaluate(x, y, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the log-probability of each example."""
         self._follow_settings()
-        return super().predict(inputs.checked(x, self._flow), *args, **kwargs)
+        kwargs = _by_name(keras.Model.predict, args, kwargs, first=2)
+        return super().predict(inputs.checked(x, self._flow), **kwargs)
 
     def call(self, x, training=None):
         """The log-probability of each example."""
+        return replicas.never_empty(self._log_prob_of, inputs.named(x, self._flow))
+
+    def _log_prob_of(self, examples) -> tf.Tensor:
         if not inputs.is_conditional(self._flow):
-            return self._flow.log_prob(x)
-        examples = inputs.named(x, self._flow)
+            return self._flow.log_prob(examples)
         return self._flow.log_prob(examples["x"], context=examples["context"])
 
     def _initialize_on(self, examples) -> None:
+        examples = replicas.gathered(examples, self.distribute_strategy)
         if inputs.is_conditional(self._flow):
             initialize(self._flow, examples["x"], context=examples["context"])
         else:
             initialize(self._flow, examples)
-
-    def train_step(self, batch):
-        x, (_, weight, *_) = self._unpacked(batch)
-        with tf.GradientTape() as tape:
-            loss = self._loss_of(x, weight, training=True)
-            scaled = loss / tf.distribute.get_strategy().num_replicas_in_sync
-            if hasattr(self.optimizer, "scale_loss"):
-                scaled = self.optimizer.scale_loss(scaled)
-        variables = self.trainable_variables
-        if variables:
-            gradients = tape.gradient(scaled, variables)
-            if not hasattr(self.optimizer, "inner_optimizer"):  # loss scaling guards by itself
-                gradients = guarded(gradients, self._left_out)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._logs()
-
-    def _unpacked(self, batch):
-        x, rest = inputs.split(batch, self._flow)
-        return x, (*rest, None, None)
 
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
@@ -216,30 +210,8 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
         if needs_initialization(self._flow):
             self._initialize_on(x)
         logs = super().train_on_batch(x, *args, **kwargs)
-        raise_if_left_out(self._left_out)
+        self._guard.raise_or_warn()
         return logs
-
-    def test_step(self, batch):
-        x, (_, weight, *_) = self._unpacked(batch)
-        self._loss_of(x, weight, training=False)
-        return self._logs()
-
-    def _loss_of(self, x, weight, training: bool) -> tf.Tensor:
-        """The loss of a batch; counts it in the metrics."""
-        with collected_penalties() as of_examples:
-            log_prob = self(x, training=training)
-        nats = -log_prob if weight is None else -log_prob * tf.cast(weight, log_prob.dtype)
-        penalties = conditioner_losses(self._flow, self._adopted, log_prob.dtype)
-        if training:  # what bijectors ask for, as FFJORD does for smooth paths
-            penalties += sum(tf.reduce_mean(p) for p in of_examples)
-        self._loss_metric.update_state(nats + penalties)
-        if self._bits_metric is not None:
-            size = self._flow.event_shape.num_elements()
-            self._bits_metric.update_state(nats / (size * math.log(2.0)))
-        return tf.reduce_mean(nats) + penalties
-
-    def _logs(self) -> dict[str, tf.Tensor]:
-        return {m.name: m.result() for m in self.metrics}
 
     @property
     def trainable_weights(self):
@@ -247,9 +219,14 @@ class FlowModel(FlowUse, FlowFiles, FlowFeeding, keras.Model):
             return list(self._flow.trainable_variables) if self.trainable else []
         return super().trainable_weights
 
-    @property
-    def metrics(self):
-        return [self._loss_metric] + ([self._bits_metric] if self._bits_metric else [])
+
+def _by_name(
+    method: Callable, args: tuple, kwargs: dict[str, Any], first: int = 3
+) -> dict[str, Any]:
+    """The arguments of a method of Keras, by name; those before the `first` are not among them."""
+    bound = inspect.signature(method).bind(*[None] * first, *args, **kwargs)
+    named = dict(list(bound.arguments.items())[first:])
+    return named | named.pop("kwargs", {})
 
 
 def _look_through(flow: tfd.Distribution) -> None:

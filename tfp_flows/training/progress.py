@@ -1,0 +1,97 @@
+"""How far a training has come: what a resumed run needs besides weights and optimizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.core.noise import Noise
+from tfp_flows.keras_engine import keras
+
+_PARTS = ("seed", "step", "epoch", "batch")
+
+
+class Progress(keras.metrics.Metric):
+    """The seed of a training, its steps, and the epochs and batches of the `fit` under way.
+
+    Noise and the order of the rows follow from the seed and the step alone, so that a run that
+    goes on from a file is the run that was not interrupted. It is a metric only since Keras saves
+    the state of metrics with the model.
+    """
+
+    def __init__(self):
+        super().__init__(name="progress")
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        zeros = tf.zeros([len(_PARTS)], tf.int64)
+        self._state = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
+
+    def begin(self, initial_epoch: int, resumed: bool) -> int:
+        """Starts a `fit`, or goes on with one that was read back; returns its first epoch."""
+        now = self.numbers()
+        if not now["seed"]:
+            now["seed"] = int(tf.random.uniform([], 1, 2**31 - 1, tf.int32))
+        if not resumed:
+            now |= {"epoch": initial_epoch, "batch": 0}
+        self._assign(now)
+        return now["epoch"]
+
+    def numbers(self) -> dict[str, int]:
+        """Seed, steps in all, epochs that are done and batches in the next one."""
+        return dict(zip(_PARTS, map(int, self._state.numpy()), strict=True))
+
+    def _assign(self, numbers: dict[str, int]) -> None:
+        self._state.assign(tf.constant([numbers[part] for part in _PARTS], tf.int64))
+
+    def advance(self) -> None:
+        """Counts a step; runs inside the training step."""
+        self._state.assign_add(tf.constant([0, 1, 0, 1], tf.int64))
+
+    def end_epoch(self, epoch: int) -> None:
+        """Counts an epoch, the `epoch`-th from 0."""
+        self._assign(self.numbers() | {"epoch": epoch + 1, "batch": 0})
+
+    def begin_epoch_anew(self) -> None:
+        """Forgets which batches of the epoch under way were seen."""
+        self._assign(self.numbers() | {"batch": 0})
+
+    def order_seed(self, seen: int) -> tf.Tensor:
+        """The seed of an epoch's order of rows, shape [2].
+
+        To be asked for when `seen` batches of the epoch have been trained on.
+        """
+        return self._state[:2] - tf.constant([0, seen], tf.int64)
+
+    def noise(self) -> Noise:
+        """The noise of the step under way; other replicas draw other noise."""
+        return Noise(self._noise_seed)
+
+    def _noise_seed(self) -> tf.Tensor:
+        seed = tf.cast(self._state[:2], tf.int32)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.experimental.stateless_fold_in(seed, replica.replica_id_in_sync_group)
+
+    def save_own_variables(self, store):
+        store["state"] = self._state.numpy()
+
+    def load_own_variables(self, store):
+        if "state" in store.keys():  # noqa: SIM118, a store of Keras is no dict
+            self._state.assign(np.asarray(store["state"]))
+
+    def update_state(self, *_, **__):
+        """Nothing: it measures nothing."""
+
+    def result(self):
+        return tf.zeros([])
+
+
+class EpochCount(keras.callbacks.Callback):
+    """Counts epochs; the first of all callbacks, since others save what it counts."""
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self._progress = progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._progress.end_epoch(epoch)
