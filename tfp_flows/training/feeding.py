@@ -59,8 +59,7 @@ class FlowFeeding:
             callbacks = [EpochCount(self._progress), *callbacks, *last]
         self._progress.begin(kwargs.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
-            state = (*self._flow.variables, *self.optimizer.variables, *self._progress.variables)
-            replicas.take_from_chief(state, self.distribute_strategy)
+            replicas.take_from_chief(self._whole_state(), self.distribute_strategy)
         first = self._progress.numbers()["epoch"]
         return kwargs | {"callbacks": callbacks, "initial_epoch": first}
 

@@ -8,7 +8,7 @@ import os
 import tensorflow as tf
 
 from tfp_flows import saving
-from tfp_flows.core.variables import restored_on_error, variable_paths
+from tfp_flows.core.variables import as_tf_variable, restored_on_error, variable_paths
 from tfp_flows.keras_engine import keras
 from tfp_flows.version import __version__
 
@@ -74,12 +74,16 @@ class FlowFiles:
             saving.sign_weights_file(draft)
             saving.check_weights_file(variable_paths(self._flow), draft)
 
-    def _size_on_disk(self) -> int:
+    def _whole_state(self) -> list[tf.Variable]:
+        """All that a training goes on from: of the flow, the optimizer and the progress."""
         of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
         of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
-        variables = [*self._flow.variables, *of_optimizer]
+        of_optimizer = [as_tf_variable(v) for v in of_optimizer]
+        return [*self._flow.variables, *of_optimizer, self._progress.state]
+
+    def _size_on_disk(self) -> int:
         header = 2048  # more than HDF5 needs to describe an array
-        return sum(header + math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+        return sum(header + math.prod(v.shape) * v.dtype.size for v in self._whole_state())
 
     def load_weights(self, filepath, *args, **kwargs) -> None:
         """Reads a `.weights.h5` or `.keras` file, wholly or not at all.
@@ -89,7 +93,7 @@ class FlowFiles:
             nothing is changed.
         """
         saving.refuse_damaged(filepath)  # before Keras loads what it can of it
-        with restored_on_error(self._flow.variables):
+        with restored_on_error(self._whole_state()):
             super().load_weights(str(filepath), *args, **kwargs)
 
     def export(self, filepath: str | os.PathLike, **_) -> None:

@@ -25,6 +25,11 @@ class Progress(keras.metrics.Metric):
         zeros = tf.zeros([len(_PARTS)], tf.int64)
         self._state = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
 
+    @property
+    def state(self) -> tf.Variable:
+        """All numbers, in one variable."""
+        return self._state
+
     def begin(self, initial_epoch: int, resumed: bool) -> int:
         """Starts a `fit`, or goes on with one that was read back; returns its first epoch."""
         now = self.numbers()
