@@ -1,6 +1,7 @@
 """Ready-made flows, their initialisation, and pixels."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -227,3 +228,13 @@ def test_what_is_no_pixel():
         flows.Dequantized(box(), levels=1)
     with pytest.raises(TypeError, match="continuous"):
         flows.Dequantized(pixels)
+
+
+def test_initialize_warns_of_values_far_from_all_others():
+    rows = np.random.RandomState(0).normal(size=(64, 2)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flows.initialize(flows.real_nvp((2,), 2, (4,)), rows)
+    rows[5, 1] = 1e6
+    with pytest.warns(UserWarning, match=r"1 of 64 .* as 1e\+06 in row 5.*[Rr]emove them"):
+        flows.initialize(flows.real_nvp((2,), 2, (4,)), rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -14,6 +16,8 @@ from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+OUTLIER = 1000.0  # times the median distance from the median
 
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
@@ -40,6 +44,8 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
 
     Raises:
       ValueError: the batch is empty, not finite or of the wrong shape.
+
+    Warns of values far from all others, which would decide the scale.
 
     Example:
       >>> import tfp_flows as flows
@@ -73,6 +79,8 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
     if not needs_initialization(flow):
         return
+    if batch.dtype.is_floating:
+        _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
     with restored_on_error(flow.variables):
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
@@ -81,6 +89,22 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
                 f"A layer of {flow.name} cannot be reached from the data side, as inside "
                 "tfb.Invert. Initialise it by itself: layer.initialize(batch)."
             )
+
+
+def _warn_of_outliers(rows: np.ndarray) -> None:
+    """Warns of values that would be all that an ActNorm sees."""
+    away = np.abs(rows - np.median(rows, axis=0))
+    far = away > OUTLIER * np.median(away, axis=0)
+    far &= np.median(away, axis=0) > 0.0  # pixels that are nearly always black are no scale
+    if far.any():
+        row, feature = np.argwhere(far)[0]
+        warnings.warn(
+            f"initialize: {int(far.any(axis=1).sum())} of {len(rows)} examples hold values over "
+            f"{OUTLIER:g} times as far from the median as usual, as {rows[row, feature]:g} in row "
+            f"{row}. The flow is scaled after them, and learns the others badly. Remove them, or "
+            "initialise on a batch without them.",
+            stacklevel=3,
+        )
 
 
 def _walks(flow: tfd.Distribution, batch: tf.Tensor, context) -> Iterator[tuple]:
