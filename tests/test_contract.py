@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, XLA_LONG, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -21,11 +21,15 @@ from tfp_flows.distributions import Flow
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-def each(names, quick=lambda name: not name.startswith(SLOW)):
-    """A test for each name; those that are not quick run with the slow tests."""
-    slow = pytest.mark.slow
-    marked = [n if quick(n) else pytest.param(n, marks=slow) for n in names]
-    return pytest.mark.parametrize("name", marked)
+def each(names, quick=lambda name: not name.startswith(SLOW), long=()):
+    """A test for each name; those that are not quick run with the slow tests, or the long ones."""
+
+    def marks(name):
+        if quick(name):
+            return ()
+        return (pytest.mark.slow, *[pytest.mark.long] * name.startswith(long))
+
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in names])
 
 
 EVERY = each(BIJECTORS)
@@ -54,7 +58,7 @@ def test_float64_against_autodiff(name):
     assert flows.check_bijector(bijector, x, **kwargs).faults == []
 
 
-@each(BIJECTORS, quick=lambda name: name in XLA_ALWAYS)
+@each(BIJECTORS, quick=lambda name: name in XLA_ALWAYS, long=XLA_LONG)
 def test_float32_and_xla(name):
     bijector, x, kwargs = make(name, tf.float32)
     assert flows.check_bijector(bijector, x, **kwargs, xla=True).faults == []
