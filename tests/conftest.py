@@ -1,6 +1,7 @@
 """Seeds and quiet logs for every test."""
 
 import gc
+import itertools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from tfp_flows.keras_engine import keras
 
+_TESTS = itertools.count(1)
+
 gc.freeze()  # what the imports made stays; collections need not look at it
 
 
@@ -17,5 +20,7 @@ gc.freeze()  # what the imports made stays; collections need not look at it
 def _seeds():
     keras.utils.set_random_seed(0)
     yield
+    if next(_TESTS) % 25 == 0:
+        gc.unfreeze()
     tf.keras.backend.clear_session()  # collects garbage
-    gc.freeze()  # what is left, traces that TensorFlow keeps, would be looked at after each test
+    gc.freeze()  # what is left, traces that TensorFlow keeps, is looked at again now and then
