@@ -108,9 +108,10 @@ def test_damaged_files_are_refused_or_the_same(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
-def test_many_damaged_files_are_refused_or_the_same(name, tmp_path):
-    check_damages(name, range(24, 424), tmp_path)
+@pytest.mark.parametrize("name, last", [("flow.weights.h5", 424), ("flow.keras", 84)])
+def test_many_damaged_files_are_refused_or_the_same(name, last, tmp_path):
+    """A model is built for every `.keras` file, so fewer of these."""
+    check_damages(name, range(24, last), tmp_path)
 
 
 def test_every_byte_of_the_values_counts(tmp_path):
