@@ -11,6 +11,10 @@ _PLACES = {
     "keras.src.models.sequential": {"Sequential"},
     "tf_keras.src.engine.functional": {"Functional"},
     "tf_keras.src.engine.sequential": {"Sequential"},
+    "tf_keras.src.mixed_precision.loss_scale_optimizer": {
+        "LossScaleOptimizer",
+        "LossScaleOptimizerV3",
+    },
 }
 _WHOLE_PLACES = {
     "keras.activations",
