@@ -105,20 +105,22 @@ def batch(s: Subject) -> Iterator[str]:
 
 def traced(s: Subject) -> Iterator[str]:
     """`tf.function` (and XLA, if asked for) agree with eager mode, at unknown batch size."""
-    for name, argument in s.arguments().items():
-        expected = s.methods[name](fresh(argument))
+    for direction in ("forward", "inverse"):
+        names = (direction, f"{direction}_log_det_jacobian")
+        value, log_det = (s.methods[name] for name in names)
+        argument = fresh(s.arguments()[direction])
+        expected = value(argument), log_det(argument)
         spec = tf.TensorSpec([None, *argument.shape[1:]], argument.dtype)
-        method = s.methods[name]
         for jit in (False, True) if s.xla else (False,):
-            function = tf.function(_unary(method), input_signature=[spec], jit_compile=jit)
-            what = f"{name} under {'XLA' if jit else 'tf.function'}"
-            yield from s.differences(what, function(argument), expected)
+            both = tf.function(_pair(value, log_det), input_signature=[spec], jit_compile=jit)
+            for name, found, right in zip(names, both(argument), expected, strict=True):
+                yield from s.differences(
+                    f"{name} under {'XLA' if jit else 'tf.function'}", found, right
+                )
 
 
-def _unary(method):
-    return lambda tensor: method(
-        tensor
-    )  # tf.function reads signatures, and a partial's misleads it
+def _pair(value, log_det):
+    return lambda tensor: (value(tensor), log_det(tensor))
 
 
 def gradients(s: Subject) -> Iterator[str]:

@@ -83,22 +83,29 @@ class Subject:
 
         None if the two sides of the bijector differ in size.
         """
-        argument = fresh(self.arguments()[name])
+        argument, context = self.arguments()[name], self.context
         ndims = self.x_ndims if name == "forward" else self.y_ndims
         batch = argument.shape[: argument.shape.rank - ndims]
-        size = math.prod(argument.shape[argument.shape.rank - ndims :])
-        flat = tf.reshape(argument, [-1, size])
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(flat)
-            value = self.methods[name](tf.reshape(flat, argument.shape))
-            value = tf.reshape(value, [flat.shape[0], -1])
-        if value.shape[1] != size:
-            return None
-        try:  # compiling the vectorised form costs more than it saves for small events
-            jacobian = tape.batch_jacobian(value, flat, experimental_use_pfor=size > 16)
-        except (ValueError, tf.errors.OpError):  # some op cannot be vectorised
-            jacobian = tape.batch_jacobian(value, flat, experimental_use_pfor=False)
-        return np.linalg.slogdet(jacobian.numpy().astype(np.float64))[1].reshape(batch)
+        size, count = math.prod(argument.shape[argument.shape.rank - ndims :]), math.prod(batch)
+        if context is not None and context.shape[0] == argument.shape[0]:
+            context = _repeated(context, size)
+        method = dataclasses.replace(self, context=context).methods[name]
+        # A copy of the batch for each entry of the event: one gradient then holds all rows.
+        copies = _repeated(argument, size)
+        with tf.GradientTape() as tape:
+            tape.watch(copies)
+            value = tf.reshape(method(copies), [size, count, -1])
+            if value.shape[2] != size:
+                return None
+            entries = tf.linalg.diag_part(tf.transpose(value, [1, 0, 2]))
+        rows = tf.reshape(tape.gradient(entries, copies), [size, count, size])
+        jacobian = np.moveaxis(rows.numpy(), 0, 1).astype(np.float64)
+        return np.linalg.slogdet(jacobian)[1].reshape(batch)
+
+
+def _repeated(tensor: tf.Tensor, times: int) -> tf.Tensor:
+    """Copies of a batch, one after the other along the first axis."""
+    return tf.tile(tensor, [times] + [1] * (tensor.shape.rank - 1))
 
 
 def fresh(tensor: tf.Tensor) -> tf.Tensor:
