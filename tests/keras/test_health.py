@@ -140,8 +140,9 @@ class Gradients:
         self._guard = guard
 
     def left_out(self, norm, dtype=tf.float32):
-        (gradient,) = self._guard([tf.constant([norm], dtype)])
+        (gradient,), fine = self._guard([tf.constant([norm], dtype)])
         out = sum(self._guard.take())
+        assert bool(fine) != bool(out)
         assert float(gradient[0]) == (0.0 if out else np.float32(norm))
         return bool(out)
 
@@ -175,7 +176,7 @@ def test_guard_knows_missing_gradients():
         None,
         tf.IndexedSlices(tf.constant([[2.0]]), tf.constant([1]), tf.constant([3, 1])),
     ]
-    kept = Guard()(given)
+    kept, _ = Guard()(given)
     assert kept[1] is None
     np.testing.assert_array_equal(tf.convert_to_tensor(kept[2]), [[0.0], [2.0], [0.0]])
 
@@ -335,7 +336,9 @@ def test_it_takes_care_of_batches_left_out():
 
     health = flows.FlowHealth(PROBE, action="warn")
     with pytest.warns(UserWarning, match=r"1 batch\(es\) left out"):
-        assert fit(health).epoch == [0, 1]
+        history = fit(health)
+    assert history.epoch == [0, 1]
+    assert np.isfinite(history.history["loss"]).all()  # of the batches that count
     assert [r["left_out"] for r in health.history] == [0, 1, 1]
     with pytest.warns(UserWarning, match="Training stops"):
         assert fit(flows.FlowHealth(PROBE)).epoch == [0]
@@ -344,6 +347,17 @@ def test_it_takes_care_of_batches_left_out():
         assert fit(flows.FlowHealth(PROBE, left_out=None)).epoch == [0, 1]
     with pytest.raises(ValueError, match=r"1 batch\(es\) gave gradients that are not finite"):
         fit(keras.callbacks.TerminateOnNaN())
+
+
+def test_a_loss_of_nothing_is_no_number():
+    model = compiled(small())
+    flows.initialize(model.flow, ROWS)
+    nothing = ((np.full([32, 4], np.inf, np.float32),) for _ in range(2))
+    with pytest.warns(UserWarning, match=r"2 batch\(es\) left out"):
+        history = model.fit(
+            nothing, steps_per_epoch=2, verbose=0, callbacks=[flows.FlowHealth(PROBE)]
+        )
+    assert np.isnan(history.history["loss"]).all()
 
 
 def test_looks_between_batches():

@@ -46,8 +46,8 @@ class Guard:
             tf.zeros([], tf.float64), trainable=False, aggregation=first, name="usual_norm"
         )
 
-    def __call__(self, gradients: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        """Returns the gradients, or zeros and counts the batch if it is left out."""
+    def __call__(self, gradients: list[tf.Tensor | None]) -> tuple[list, tf.Tensor]:
+        """Returns the gradients and True; or zeros and False if the batch is left out."""
         known = [tf.convert_to_tensor(g) for g in gradients if g is not None]
         squares = [tf.cast(tf.reduce_sum(tf.square(g)), tf.float64) for g in known]
         norm, usual = tf.sqrt(tf.add_n(squares)), tf.identity(self._usual)
@@ -58,7 +58,8 @@ class Guard:
         mean = tf.where(usual > 0.0, mean, norm)
         self._usual.assign(tf.where(finite, mean, usual))
         fine = finite & ~outlier
-        return [None if g is None else tf.where(fine, g, tf.zeros_like(g)) for g in gradients]
+        kept = [None if g is None else tf.where(fine, g, tf.zeros_like(g)) for g in gradients]
+        return kept, fine
 
     def take(self) -> LeftOut:
         """The batches left out since the last call."""

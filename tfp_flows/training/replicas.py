@@ -32,7 +32,19 @@ def many_workers(strategy: tf.distribute.Strategy | None = None) -> bool:
 
 
 class Mean(keras.metrics.Mean):
-    """Keras's; under a strategy of tf_keras it takes its state from a file, too."""
+    """Keras's, of the batches that count; NaN, and not 0, if none did.
+
+    Under a strategy of tf_keras it takes its state from a file, too.
+    """
+
+    def update_where(self, fine: tf.Tensor | bool, values: tf.Tensor) -> None:
+        """Takes in the values if `fine`, which may be a tensor."""
+        none = tf.zeros_like(values)
+        self.update_state(tf.where(fine, values, none), tf.where(fine, none + 1.0, none))
+
+    def result(self):
+        mean = super().result()
+        return tf.where(self.count > 0, mean, tf.constant(np.nan, mean.dtype))
 
     if IS_LEGACY:
 
