@@ -108,9 +108,12 @@ def test_damaged_files_are_refused_or_the_same(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, last", [("flow.weights.h5", 424), ("flow.keras", 84)])
+@pytest.mark.parametrize("name, last", [("flow.weights.h5", 1024), ("flow.keras", 324)])
 def test_many_damaged_files_are_refused_or_the_same(name, last, tmp_path):
-    """A model is built for every `.keras` file, so fewer of these."""
+    """A model is built for every `.keras` file, so fewer of these.
+
+    Some of the weights files are such that HDF5 would read them for ever.
+    """
     check_damages(name, range(24, last), tmp_path)
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import mmap
 import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 
 _ATTRIBUTE = "tfp_flows_sha256"  # of an HDF5 file
+_SEAL = b"\nall before: tfp_flows_sha256 "  # at its end, with the digest of its bytes
+_CHANGED = (
+    "the weights are not those that were saved; the file was damaged, or changed by another "
+    "program. Take an earlier copy."
+)
 _WEIGHTS = "model.weights.h5"  # in a .keras file
 _SUMS = "assets.extra/sha256sums"  # in a SavedModel, for `sha256sum --check` too
 
@@ -61,10 +68,14 @@ def refuse_damaged(path: str | os.PathLike) -> bool:
         raise ValueError(f"{path} is damaged, or no file of this kind: {error}") from error
 
 
-def sign_weights_file(path: str | os.PathLike | BinaryIO) -> None:
-    """Writes the digest of all that a `.weights.h5` file holds into it."""
+def sign_weights_file(path: str | os.PathLike | io.BytesIO) -> None:
+    """Writes the digests of all that a `.weights.h5` file holds, and of its bytes, into it."""
     with h5py.File(path, "r+") as file:
         file.attrs[_ATTRIBUTE] = _digest(file)
+    with contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "r+b") as raw:
+        raw.seek(0)
+        seal = _seal(raw.read())
+        raw.write(seal)  # HDF5 does not look at what comes after its own end
 
 
 def sign_keras_file(path: Path) -> None:
@@ -96,14 +107,37 @@ def check_store(store: Any) -> None:
     Raises:
       ValueError: the file is damaged, or leads to other files. One without a digest is let pass.
     """
+    part = getattr(store, "io_file", None)  # of a .keras file that is read as it is needed
+    if part is not None:
+        part.seek(0)
+        part.read()  # to its end, where the zip format has its checksum
     file = getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras
     if file is not None:
         _check_weights(file)
 
 
-def _check_weights_file(path: Path | BinaryIO) -> bool:
+def _check_weights_file(path: Path | io.BytesIO) -> bool:
+    # Bytes first: from damaged ones HDF5 may not come back.
+    if isinstance(path, io.BytesIO):
+        _check_seal(path.getvalue())
+    else:
+        with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as map:
+            _check_seal(map)
     with h5py.File(path) as file:
         return _check_weights(file)
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return _SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def _check_seal(content: bytes | mmap.mmap) -> None:
+    """Raises ValueError unless a weights file ends with the digest of its bytes, or has none."""
+    with memoryview(content) as view:
+        end = max(len(view) - len(_seal(b"")), 0)
+        is_sealed = view[end:] == _seal(view[:end])
+    if not is_sealed and content.find(_ATTRIBUTE.encode()) >= 0:  # there was a seal
+        raise ValueError(_CHANGED)
 
 
 def _check_keras_file(path: Path) -> bool:
@@ -131,10 +165,7 @@ def _check_weights(file: h5py.File) -> bool:
             pass
         return False
     if file.attrs[_ATTRIBUTE] != _digest(file):
-        raise ValueError(
-            "the weights are not those that were saved; the file was damaged, or changed by "
-            "another program. Take an earlier copy."
-        )
+        raise ValueError(_CHANGED)
     return True
 
 
