@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-long bench lint format clean
+.PHONY: demo test test-slow bench lint format clean
 
 demo: $(VENV)/.installed-examples
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/glow_digits.py $(ARGS)
@@ -14,10 +14,7 @@ test: $(VENV)/.installed-test
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/keras $(ARGS)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "slow and not long" $(ARGS)
-
-test-long: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 # Ours against its peers, which have environments of their own: they clash with each other.
 bench: $(VENV)/.installed-bench $(VENV)-bench-torch/.installed $(VENV)-bench-jax/.installed

@@ -464,28 +464,6 @@ XLA_ALWAYS = (
 )
 
 
-# Flows made of what is compiled by itself above: compiled only with the long tests.
-XLA_LONG = (
-    "autoregressive-repeat",
-    "autoregressive-spline-context",
-    "chain-reversible-context",
-    "dequantizer",
-    "flow_plus_plus",
-    "glow",
-    "iaf",
-    "maf",
-    "mixture-image",
-    "mixture-invert",
-    "neural_spline-",
-    "nice",
-    "ode-ffjord",
-    "planar-flow",
-    "real_nvp-",
-    "repeat-image",
-    "residual-flow",
-    "sylvester-flow",
-)
-
 # Names that begin so take long: they are tested with the slow tests.
 SLOW = (
     "autoregressive-repeat",

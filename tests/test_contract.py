@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, XLA_LONG, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -21,15 +21,10 @@ from tfp_flows.distributions import Flow
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-def each(names, quick=lambda name: not name.startswith(SLOW), long=()):
-    """A test for each name; those that are not quick run with the slow tests, or the long ones."""
-
-    def marks(name):
-        if quick(name):
-            return ()
-        return (pytest.mark.slow, *[pytest.mark.long] * name.startswith(long))
-
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in names])
+def each(names, quick=lambda name: not name.startswith(SLOW)):
+    """A test for each name; those that are not quick run with the slow tests."""
+    marks = {name: () if quick(name) else pytest.mark.slow for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks[n]) for n in names])
 
 
 EVERY = each(BIJECTORS)
@@ -87,7 +82,7 @@ def check_save_and_restore(bijector, x, kwargs, path):
     np.testing.assert_array_equal(bijector.forward(x, **kwargs), expected)
 
 
-@each(BIJECTORS, quick=lambda name: name in XLA_ALWAYS, long=XLA_LONG)
+@each(BIJECTORS, quick=lambda name: name in XLA_ALWAYS)
 def test_float32_and_xla(name):
     bijector, x, kwargs = make(name, tf.float32)
     assert flows.check_bijector(bijector, x, **kwargs, xla=True).faults == []

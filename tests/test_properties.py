@@ -1,6 +1,6 @@
 """Properties over drawn shapes, dtypes, masks, seeds, and values at the edges of what floats hold.
 
-Draws do not depend on chance (`derandomize`), so what fails once fails always; the long tests draw
+Draws do not depend on chance (`derandomize`), so what fails once fails always; the slow tests draw
 many more.
 """
 
@@ -36,12 +36,11 @@ def drawing(examples):
 
 
 def in_every_family(few, many):
-    """Makes two tests of `check(name, data)`: one that draws a few examples, and a long one."""
+    """Makes two tests of `check(name, data)`: one that draws a few examples, and a slow one."""
 
     def decorate(check):
         names = [pytest.param(n, few, marks=[pytest.mark.slow] * (n in TRACED)) for n in FAMILIES]
-        long = (pytest.mark.slow, pytest.mark.long)
-        names += [pytest.param(n, many, marks=long) for n in FAMILIES]
+        names += [pytest.param(n, many, marks=pytest.mark.slow) for n in FAMILIES]
 
         @pytest.mark.parametrize("name, examples", names)
         def test(name, examples):

@@ -48,10 +48,7 @@ def outcomes(name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["nice", *(pytest.param(n, marks=pytest.mark.long) for n in (*FAMILIES, *MORE) if n != "nice")],
-)
+@pytest.mark.parametrize("name", [*FAMILIES, *MORE])
 def test_table_of_tensorflow_lite(name, tmp_path):
     rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", TABLE, flags=re.MULTILINE))
     assert rows[name].split(" | ") == outcomes(name, tmp_path / "served")

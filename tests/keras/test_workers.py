@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -100,6 +101,36 @@ print("found", json.dumps({"weights": weights_of(model)}))
 """
 
 
+class Worker:
+    """A process that runs a script; what it says goes to files, since a full pipe would stop it."""
+
+    def __init__(self, arguments, environment):
+        command = [sys.executable, "-c", START + arguments[0], *map(str, arguments[1:])]
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
+        out, error = self._files
+        environment = os.environ | environment
+        self.process = subprocess.Popen(command, stdout=out, stderr=error, env=environment)
+
+    def said(self):
+        """What it has written so far, to its output and to its errors."""
+        # `pread` leaves the offset alone, which the process shares.
+        return [os.pread(f.fileno(), 1 << 24, 0).decode() for f in self._files]
+
+    def await_line(self, line, seconds=120):
+        """Waits until it has written a line; fails if it ends before, or takes longer."""
+        end = time.monotonic() + seconds
+        while line not in self.said()[0].splitlines():
+            assert self.process.poll() is None and time.monotonic() < end, self.said()[1][-3000:]
+            time.sleep(0.05)
+
+    def end(self, seconds=300):
+        """Waits until it ends; returns its exit status, output and errors."""
+        try:
+            return self.process.wait(seconds), *self.said()
+        finally:
+            self.process.kill()
+
+
 def start(script, *arguments, workers=2):
     """Processes that run the script, as workers of one cluster if there are several."""
     sockets = [socket.socket() for _ in range(workers)]
@@ -108,23 +139,23 @@ def start(script, *arguments, workers=2):
     cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]}
     for each in sockets:
         each.close()
-    command = [sys.executable, "-c", START + script, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environments = [
         {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
         for i in range(workers)
     ]
-    if workers == 1:
-        environments = [{}]
-    return [subprocess.Popen(command, env=os.environ | e, **pipes) for e in environments]
+    return [Worker((script, *arguments), e if workers > 1 else {}) for e in environments]
 
 
-def results(processes):
+def results(workers):
     found = []
-    for process in processes:
-        out, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error[-3000:]
-        found.append(json.loads(out.split("found ")[1]))
+    try:
+        for worker in workers:
+            status, out, error = worker.end()
+            assert status == 0, error[-3000:]
+            found.append(json.loads(out.split("found ")[1]))
+    finally:
+        for worker in workers:
+            worker.process.kill()
     return found
 
 
@@ -151,16 +182,12 @@ def test_two_workers_equal_one_device(tmp_path):
 def test_a_worker_that_dies_ends_the_training_which_then_goes_on(tmp_path, victim):
     backup = tmp_path / "backup"
     workers = start(GO_ON, backup, 1000, 0.2)
-    for line in workers[victim].stdout:
-        if line.startswith("epoch 2"):
-            break
-    workers[victim].send_signal(signal.SIGKILL)
+    workers[victim].await_line("epoch 2")
+    workers[victim].process.send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    survivor = workers[1 - victim]
-    error = survivor.communicate(timeout=120)[1]
-    workers[victim].communicate()
+    status, _, error = workers[1 - victim].end(120)
     assert time.monotonic() - killed < 60
-    assert survivor.returncode == 1
+    assert status == 1
     assert "Another worker has died" in error and "BackupAndRestore" in error
     epochs = 8
     again = start(GO_ON, backup, epochs, 0)
