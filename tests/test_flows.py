@@ -132,6 +132,18 @@ def test_bad_shapes_and_types():
         flow.log_prob(tf.ones([2, 6]), sead=1)
 
 
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.int32])
+def test_dtypes_that_no_flow_computes_in(dtype):
+    vectors = (flows.nice, flows.real_nvp, flows.neural_spline, flows.flow_plus_plus, flows.maf)
+    vectors += (flows.iaf, flows.ffjord, flows.residual)
+    vectors += (flows.planar, flows.radial, flows.sylvester)
+    for make, shape in [(flows.glow, (4, 4, 1)), *((v, (4,)) for v in vectors)]:
+        with pytest.raises(
+            ValueError, match=rf"{make.__name__} computes in .*{dtype.name}.*mixed_b"
+        ):
+            make(shape, dtype=dtype)
+
+
 def test_numpy_float64_goes_into_a_float32_flow():
     flow = BUILD["nice"]()
     assert flow.log_prob(np.zeros([2, 6])).dtype == tf.float32

@@ -13,6 +13,23 @@ from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
+FLOW_DTYPES = (tf.float16, tf.float32, tf.float64)  # bfloat16 has too few digits for an inverse
+
+
+def check_dtype(dtype: tf.DType, name: str) -> tf.DType:
+    """Returns the dtype of a flow.
+
+    Raises:
+      ValueError: a flow cannot compute in it.
+    """
+    dtype = tf.as_dtype(dtype)
+    if dtype not in FLOW_DTYPES:
+        raise ValueError(
+            f"{name} computes in {', '.join(t.name for t in FLOW_DTYPES)}, got {dtype.name}. For "
+            'speed give network_dtype="mixed_bfloat16": networks in low precision, an exact flow.'
+        )
+    return dtype
+
 
 def check_event_shape(event_shape: Sequence[int], ranks: tuple[int, ...], name: str) -> tuple:
     """Returns the event shape as a tuple of ints.

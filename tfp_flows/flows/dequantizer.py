@@ -15,6 +15,7 @@ from tfp_flows.flows.base import (
     as_filters,
     as_units,
     check_counts,
+    check_dtype,
     check_event_shape,
     kept_features,
     network_policy,
@@ -67,7 +68,7 @@ def dequantizer(
       >>> noise.sample(5, context=tf.zeros([5, 4, 4, 1])).shape
       TensorShape([5, 4, 4, 1])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, components=components, blocks=blocks)

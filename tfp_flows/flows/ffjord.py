@@ -13,6 +13,7 @@ from tfp_flows.flows.base import (
     as_units,
     check_context_shape,
     check_counts,
+    check_dtype,
     check_event_shape,
     standard_normal,
 )
@@ -67,7 +68,7 @@ def ffjord(
       >>> flow.log_prob(tf.zeros([10, 2])).shape
       TensorShape([10])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     (features,) = check_event_shape(event_shape, (1,), name)
     check_counts(blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)

@@ -11,7 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import as_filters, mixing, network_policy, seeds_from
+from tfp_flows.flows.base import as_filters, check_dtype, mixing, network_policy, seeds_from
 from tfp_flows.flows.levels import Levels
 
 tfb = tfp.bijectors
@@ -81,7 +81,7 @@ def glow(
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 8, 8, 1])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
     hidden = as_filters(hidden)
     build = Levels(

@@ -14,6 +14,7 @@ from tfp_flows.flows.base import (
     as_units,
     check_context_shape,
     check_counts,
+    check_dtype,
     check_event_shape,
     kept_features,
     network_policy,
@@ -67,7 +68,7 @@ def nice(
       >>> flow.log_prob(tf.zeros([10, 6])).shape
       TensorShape([10])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
     (features,) = check_event_shape(event_shape, (1,), name)
     vector_mask(features)

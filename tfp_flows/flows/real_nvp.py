@@ -17,6 +17,7 @@ from tfp_flows.flows.base import (
     as_units,
     check_context_shape,
     check_counts,
+    check_dtype,
     check_event_shape,
     kept_features,
     network_policy,
@@ -80,7 +81,7 @@ def real_nvp(
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 6])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, levels=levels, blocks=blocks)

@@ -13,6 +13,7 @@ from tfp_flows.flows.base import (
     as_units,
     check_context_shape,
     check_counts,
+    check_dtype,
     check_event_shape,
     standard_normal,
 )
@@ -57,7 +58,7 @@ def residual(
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 2])
     """
-    dtype = tf.as_dtype(dtype)
+    dtype = check_dtype(dtype, name)
     (features,) = check_event_shape(event_shape, (1,), name)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
