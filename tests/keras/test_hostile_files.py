@@ -229,12 +229,10 @@ def test_members_stay_in_the_archive(saved, tmp_path):
 def test_weights_that_lie_elsewhere(kind, tmp_path):
     """A file that shows its reader what else is on the disk."""
     model, path = flows.FlowModel(flows.nice((3,), 2, (4,))), tmp_path / "flow.weights.h5"
-    model.save_weights(path)
+    keras.Model.save_weights(model, str(path))  # without a digest, which would not fit any more
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret" * 100)
     with h5py.File(path, "r+") as file:
-        for key in list(file.attrs):
-            del file.attrs[key]
         group = file["vars"]
         name = next(n for n in group if group[n].shape == (3,))
         del group[name]
