@@ -73,9 +73,11 @@ def sign_weights_file(path: str | os.PathLike | io.BytesIO) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs[_ATTRIBUTE] = _digest(file)
     with contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "r+b") as raw:
+        sha = hashlib.sha256()
         raw.seek(0)
-        seal = _seal(raw.read())
-        raw.write(seal)  # HDF5 does not look at what comes after its own end
+        while block := raw.read(2**20):
+            sha.update(block)
+        raw.write(_seal(sha))  # HDF5 does not look at what comes after its own end
 
 
 def sign_keras_file(path: Path) -> None:
@@ -127,15 +129,15 @@ def _check_weights_file(path: Path | io.BytesIO) -> bool:
         return _check_weights(file)
 
 
-def _seal(content: bytes | memoryview) -> bytes:
-    return _SEAL + hashlib.sha256(content).hexdigest().encode()
+def _seal(sha: Any) -> bytes:
+    return _SEAL + sha.hexdigest().encode()
 
 
 def _check_seal(content: bytes | mmap.mmap) -> None:
     """Raises ValueError unless a weights file ends with the digest of its bytes, or has none."""
     with memoryview(content) as view:
-        end = max(len(view) - len(_seal(b"")), 0)
-        is_sealed = view[end:] == _seal(view[:end])
+        end = max(len(view) - len(_seal(hashlib.sha256())), 0)
+        is_sealed = view[end:] == _seal(hashlib.sha256(view[:end]))
     if not is_sealed and content.find(_ATTRIBUTE.encode()) >= 0:  # there was a seal
         raise ValueError(_CHANGED)
 
