@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
@@ -486,6 +487,12 @@ SLOW = (
     "residual-flow",
     "sylvester-flow",
 )
+
+
+def each(names, quick=lambda name: not name.startswith(SLOW)):
+    """A test for each name; those that are not quick run with the slow tests."""
+    marks = {name: () if quick(name) else pytest.mark.slow for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks[n]) for n in names])
 
 
 def make(name: str, dtype: tf.DType) -> tuple[tfb.Bijector, tf.Tensor, dict[str, tf.Tensor]]:

@@ -7,10 +7,9 @@ makes that 1.5e-8, so a wrong term cannot hide. XLA is compared once, in float32
 import functools
 
 import numpy as np
-import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SLOW, SOLVES, XLA_ALWAYS, make
+from cases import BIJECTORS, SEARCHED_DENSITIES, SEARCHES, SOLVES, XLA_ALWAYS, each, make
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -19,12 +18,6 @@ from tfp_flows.core.stack import networks
 from tfp_flows.distributions import Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-
-def each(names, quick=lambda name: not name.startswith(SLOW)):
-    """A test for each name; those that are not quick run with the slow tests."""
-    marks = {name: () if quick(name) else pytest.mark.slow for name in names}
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks[n]) for n in names])
 
 
 EVERY = each(BIJECTORS)

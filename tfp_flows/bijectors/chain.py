@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.graph import InGraph
-from tfp_flows.core.reversal import add_gradients, rebuild, with_rebuilt_gradient
+from tfp_flows.core.reversal import NO_SECOND, add_gradients, rebuild, with_rebuilt_gradient
 from tfp_flows.core.stack import refuse_new_draws
 
 tfb = tfp.bijectors
@@ -101,7 +101,9 @@ class Chain(FlowBijector):
         def rebuild_inputs(out, d_out, d_log_det, sources, context):
             return self._rebuild(out, d_out, d_log_det, ndims, sources, context, forward)
 
-        return with_rebuilt_gradient(evaluate, rebuild_inputs, self.variables, value, context)
+        return with_rebuilt_gradient(
+            evaluate, rebuild_inputs, self.variables, value, context, NO_SECOND
+        )
 
     def _walk(self, value, event_ndims: int, context, forward: bool):
         total = tf.zeros([], value.dtype)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.drift_rates import Rates
 from tfp_flows.core import Network
-from tfp_flows.core.ode import Adaptive, Fixed, Solution, differentiable_once
+from tfp_flows.core.ode import Adaptive, Fixed, Solution
 from tfp_flows.core.reversal import pull, with_rebuilt_gradient
 from tfp_flows.core.substitution import reading
 
@@ -60,24 +60,23 @@ class Path:
         """
         if isinstance(self._solver, Fixed):
             return tuple(self.solve(state, context).state)
-        variables = self._network.variables
-
-        def evaluate(state, context):
-            sources = [tf.convert_to_tensor(v) for v in variables if v.trainable]
-            sources += [] if context is None else [context]
-            return differentiable_once(
-                lambda *_: self.solve(state, context).state, self._owner, state, *sources
-            )
+        no_second = (
+            f"{self._owner} has no second derivatives with solver='adaptive', whose gradient is "
+            "the solution of another equation. Use solver='fixed'."
+        )
 
         def rebuild_inputs(end, d_end, d_gains, sources, context):
-            found = differentiable_once(
-                lambda *_: self._solve_adjoint(end, d_end, d_gains, sources, context),
-                self._owner,
-                *(end, d_end, d_gains, *sources),
-            )
+            found = self._solve_adjoint(end, d_end, d_gains, sources, context)
             return found[0], found[1], found[2:]
 
-        return with_rebuilt_gradient(evaluate, rebuild_inputs, variables, state, context)
+        return with_rebuilt_gradient(
+            lambda state, context: self.solve(state, context).state,
+            rebuild_inputs,
+            self._network.variables,
+            state,
+            context,
+            no_second,
+        )
 
     def _solve_adjoint(self, end, d_end, d_gains, sources, context) -> list[tf.Tensor]:
         """The state at the start and the gradients there, from those at the end.

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.scale_maps import clamp
 from tfp_flows.core.bracketing import increasing_root
+from tfp_flows.core.implicit import implicit_inverse
 
 
 class Mixture(NamedTuple):
@@ -79,26 +80,32 @@ def quantile(logit: tf.Tensor, mixture: Mixture) -> tuple[tf.Tensor, tf.Tensor]:
     The gradient is that of the implicit function theorem.
     """
     fixed = Mixture(*(tf.stop_gradient(p) for p in mixture))
-    target = tf.stop_gradient(logit)
     limits = np.finfo(logit.dtype.as_numpy_dtype)
+    log_slopes: list[tf.Tensor] = []  # at the root
 
-    def residual(value):
-        found, log_slope = logit_cdf(value, fixed)
-        return found - target, tf.exp(log_slope)
+    def evaluate(value):
+        found, log_slope = logit_cdf(value, mixture)
+        log_slopes.append(tf.stop_gradient(log_slope))
+        return found
 
-    # Each component has its own quantile; that of the mixture lies between them.
-    quantiles = fixed.means + tf.exp(fixed.log_scales) * target
-    root = increasing_root(
-        residual,
-        tf.reduce_min(quantiles, axis=0),
-        tf.reduce_max(quantiles, axis=0),
-        tf.reduce_sum(tf.exp(fixed.log_weights) * quantiles, axis=0),
-        4.0 * float(limits.eps) * tf.maximum(tf.abs(target), 1.0),
-    )
-    # The root, whose gradient is one step of Newton's. Between components that are far apart the
-    # CDF is as good as flat: the step must stay finite there.
-    found, log_slope = logit_cdf(root, mixture)
-    per_slope = tf.exp(tf.minimum(tf.stop_gradient(-log_slope), 0.5 * float(np.log(limits.max))))
-    missing = logit - found
-    value = root + (missing - tf.stop_gradient(missing)) * per_slope
+    def solve(target):
+        def residual(value):
+            found, log_slope = logit_cdf(value, fixed)
+            return found - target, tf.exp(log_slope)
+
+        # Each component has its own quantile; that of the mixture lies between them.
+        quantiles = fixed.means + tf.exp(fixed.log_scales) * target
+        return increasing_root(
+            residual,
+            tf.reduce_min(quantiles, axis=0),
+            tf.reduce_max(quantiles, axis=0),
+            tf.reduce_sum(tf.exp(fixed.log_weights) * quantiles, axis=0),
+            4.0 * float(limits.eps) * tf.maximum(tf.abs(target), 1.0),
+        )
+
+    def solve_transposed(_, d):
+        # Between components that are far apart the CDF is as good as flat: this stays finite.
+        return d * tf.exp(tf.minimum(-log_slopes[-1], 0.5 * float(np.log(limits.max))))
+
+    value = implicit_inverse(evaluate, logit, solve, solve_transposed)
     return value, logit_cdf(value, mixture)[1]

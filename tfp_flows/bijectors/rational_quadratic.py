@@ -180,21 +180,26 @@ def _solve(rise, slope, left, right):
 
 
 def _gradient(value, raw, d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
-    """`_pull`, whose own gradient starts again from `value` and `raw`."""
+    """`_pull`, whose own gradient starts again from `value` and `raw`.
+
+    Copies are made where a tensor must belong to the graph at hand: in a loop, the gradient and its
+    gradient have graphs of their own, and tapes do not see what comes in from the others.
+    """
 
     @tf.custom_gradient
     def first(*arguments):
         def second(*upstream):
+            here = [tf.identity(a) for a in arguments]
             with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                value, raw, d_out, d_log_slope = arguments
+                tape.watch(here)
+                value, raw, d_out, d_log_slope = here
                 again, _ = _locate(value, raw, settings, invert)
                 results = _pull(d_out, d_log_slope, again, settings, invert)
-            return tape.gradient(results, arguments, output_gradients=upstream)
+            return tape.gradient(results, here, output_gradients=upstream)
 
         return _pull(*arguments[2:], bin_, settings, invert), second
 
-    return first(value, raw, d_out, d_log_slope)
+    return first(tf.identity(value), tf.identity(raw), d_out, d_log_slope)
 
 
 def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):

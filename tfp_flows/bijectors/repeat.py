@@ -13,7 +13,7 @@ from tfp_flows.core.graph import InGraph
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.noise import noise_at
 from tfp_flows.core.penalties import add_penalty, penalties_wanted, summed_penalties
-from tfp_flows.core.reversal import add_gradients, with_rebuilt_gradient
+from tfp_flows.core.reversal import NO_SECOND, add_gradients, with_rebuilt_gradient
 from tfp_flows.core.stack import Stack, refuse_new_draws
 
 tfb = tfp.bijectors
@@ -136,7 +136,7 @@ class Repeat(FlowBijector):
             return self._rebuild_steps(out, d_out, d_log_det, context, forward)
 
         variables = self._stack.stacked
-        return with_rebuilt_gradient(evaluate, rebuild_inputs, variables, value, context)
+        return with_rebuilt_gradient(evaluate, rebuild_inputs, variables, value, context, NO_SECOND)
 
     def _evaluate_steps(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfp_flows.bijectors.amortized import Amortized, parts
 from tfp_flows.bijectors.reflections import orthogonal
 from tfp_flows.bijectors.tanh_root import above_minus_one, search_tanh_root, slope_at
+from tfp_flows.core.implicit import implicit_inverse
 from tfp_flows.core.triangular import triangular_solve
 
 
@@ -95,14 +96,23 @@ class Sylvester(Amortized):
     def _inverse_and_log_det(self, y, context):
         q, outer, inner, products, b = self._bend(y, context)
         after = _times(q, y, transpose=True)
-        found = self._search(*map(tf.stop_gradient, (after, outer, inner, products, b)))
-        # One step of Newton's method: next to nothing, but for its gradient, which is that of the
-        # implicit function theorem.
-        tanh = tf.tanh(_times(inner, found) + b)
-        jacobian = tf.linalg.matmul(outer * (1 - tf.square(tanh))[..., tf.newaxis, :], inner)
-        jacobian = tf.stop_gradient(tf.eye(self._rank, dtype=y.dtype) + jacobian)
-        off = (found + _times(outer, tanh) - after)[..., tf.newaxis]
-        before = found - triangular_solve(jacobian, off, lower=False)[..., 0]
+        fixed = [tf.stop_gradient(t) for t in (outer, inner, products, b)]
+        slopes: list[tf.Tensor] = []  # of the tanh, at the root
+
+        def evaluate(before):
+            tanh = tf.tanh(_times(inner, before) + b)
+            slopes.append(tf.stop_gradient(1 - tf.square(tanh)))
+            return before + _times(outer, tanh)
+
+        def solve_transposed(_, d):
+            jacobian = tf.linalg.matmul(fixed[0] * slopes[-1][..., tf.newaxis, :], fixed[1])
+            jacobian += tf.eye(self._rank, dtype=y.dtype)
+            jacobian = tf.linalg.matrix_transpose(jacobian)
+            return triangular_solve(jacobian, d[..., tf.newaxis], lower=True)[..., 0]
+
+        before = implicit_inverse(
+            evaluate, after, lambda after: self._search(after, *fixed), solve_transposed
+        )
         tanh = tf.tanh(_times(inner, before) + b)
         log_det = -tf.reduce_sum(tf.math.log(slope_at(tanh, products)), -1)
         return y - _times(q, _times(outer, tanh)), log_det

@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfp_flows.core.first_order import differentiable_once
+
 Vjp = Callable[[tf.Tensor], tf.Tensor]
+
+_ONCE = (
+    "What a bijector finds by search has no second derivatives. Take them in its other direction, "
+    "which needs no search (fb.Invert exchanges the two)."
+)
 
 
 def implicit_inverse(
@@ -19,7 +26,7 @@ def implicit_inverse(
 
     With `J` the Jacobian of `evaluate` at `x`, and `u` the solution of `J^T u = dx`, the gradient
     is `u` for `value`, and `-u^T d evaluate` for all else that `evaluate` reads (variables and
-    context). Nothing of the search is kept in memory.
+    context). Nothing of the search is kept in memory. Second derivatives are an error.
 
     Args:
       evaluate: `x -> value`, differentiable.
@@ -32,14 +39,17 @@ def implicit_inverse(
     # a `Repeat` gives them the values of one step for the time of the step alone.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(root)
-        evaluated = evaluate(root)
+        recorded = evaluate(root)
 
     @tf.custom_gradient
-    def attach(value, _):
+    def attach(value, evaluated):
+        def solved(d_root, *_):
+            return [solve_transposed(lambda v: tape.gradient(recorded, root, v), d_root)]
+
         def gradient(d_root):
-            u = solve_transposed(lambda v: tape.gradient(evaluated, root, v), d_root)
+            (u,) = differentiable_once(solved, _ONCE, d_root, value, evaluated)
             return u, -u
 
         return tf.identity(root), gradient
 
-    return attach(value, evaluated)
+    return attach(value, recorded)

@@ -166,30 +166,6 @@ class Fixed(NamedTuple):
         return Solution(state, tf.constant(4 * self.steps))
 
 
-def differentiable_once(function: Callable[..., State], owner: str, *sources) -> State:
-    """What `function(*sources)` gives, whose own gradient is an error when it is computed.
-
-    For what a gradient is made of. Else TensorFlow prepares gradients of gradients wherever an
-    eager tape is persistent, which takes many seconds for the loop of a solver.
-    """
-
-    @tf.custom_gradient
-    def run(*sources):
-        def gradient(*d_results):
-            unused = tf.reduce_all([tf.reduce_all(tf.equal(d, 0.0)) for d in d_results])
-            message = (
-                f"{owner} has no second derivatives with solver='adaptive', whose gradient is the "
-                "solution of another equation. Use solver='fixed'."
-            )
-            with tf.control_dependencies([tf.debugging.Assert(unused, [message])]):
-                zero = tf.where(unused, 0.0, np.nan)  # NaN under XLA, which has no errors
-            return [tf.fill(tf.shape(s), tf.cast(zero, s.dtype)) for s in sources]
-
-        return function(*sources), gradient
-
-    return run(*sources)
-
-
 def _traced_once(rates: Rates, state: Sequence[tf.Tensor]) -> Rates:
     """The stages of a step call one and the same graph, which halves the time to start up."""
     specs = [tf.TensorSpec(s.shape, s.dtype) for s in (tf.zeros([], state[0].dtype), *state)]

@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from tfp_flows.core.first_order import differentiable_once
 from tfp_flows.core.noise import current_noise, noise_from
 from tfp_flows.core.substitution import reading
 
 Evaluation = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
+
+NO_SECOND = (
+    "Training by inversion gives first derivatives alone. For second ones make the flow with "
+    "reversible=False, which has the same weights."
+)
 
 
 def rebuild(
@@ -73,8 +79,12 @@ def with_rebuilt_gradient(
     variables: Sequence[tf.Variable],
     value: tf.Tensor,
     context: tf.Tensor | None,
+    no_second: str,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """`evaluate(value, context)`, whose gradient keeps the output alone.
+
+    What is rebuilt does not know that it depends on the input, so a second gradient would be wrong:
+    it is an error.
 
     Args:
       evaluate: `(value, context) -> (out, log_det)`; `log_det` has the shape of the batch.
@@ -83,6 +93,7 @@ def with_rebuilt_gradient(
         generators, read the same in both passes.
       value: argument.
       context: argument, or None.
+      no_second: what that error says.
     """
     trained = [v for v in variables if v.trainable and v.dtype.is_floating]
     others = [v for v in variables if not (v.trainable and v.dtype.is_floating)]
@@ -99,11 +110,14 @@ def with_rebuilt_gradient(
         for place, new in assigned.items():
             others[place - len(trained)].assign(new)
 
-        def gradient(d_out, d_log_det):
+        def rebuilt(d_out, d_log_det, *_):
             with reading([*trained, *others], tensors), noise_from(noise):
                 _, d_value, d_sources = rebuild_inputs(out, d_out, d_log_det, sources, context)
             known = zip(sources, d_sources, strict=True)
-            return d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)
+            return [d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)]
+
+        def gradient(d_out, d_log_det):
+            return differentiable_once(rebuilt, no_second, d_out, d_log_det, value, *sources)
 
         return (out, log_det), gradient
 
