@@ -33,8 +33,9 @@ class Residual(FlowBijector):
         Lipschitz constant is below 1, as `conditioners.lipschitz_mlp` makes them.
       log_det: `"exact"`, from the whole Jacobian, for `d` up to some tens; or `"unbiased"`, an
         estimate at a cost that does not grow with `d`: the power series of the log-det, of
-        random length, with random vectors for the traces. Its mean is exact, so training may
-        use it; a likelihood to report is the mean over many examples or draws.
+        random length, with random vectors for the traces. Its mean and that of its gradient are
+        exact, so training may use it (that of its second derivatives is not); a likelihood
+        to report is the mean over many examples or draws.
       seed: of the estimate. None draws anew in each call, which training needs. With a number
         every call repeats the draws, so that both directions agree: for evaluation.
       exact_terms: terms of the series that are never left out.
