@@ -123,8 +123,9 @@ def _check_weights_file(path: Path | io.BytesIO) -> bool:
     if isinstance(path, io.BytesIO):
         _check_seal(path.getvalue())
     else:
-        with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as map:
-            _check_seal(map)
+        read = mmap.ACCESS_READ
+        with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=read) as content:
+            _check_seal(content)
     with h5py.File(path) as file:
         return _check_weights(file)
 
