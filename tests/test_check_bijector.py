@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows.checking import BijectorFault
+from tfp_flows.core import FlowBijector
 
 tfb = tfp.bijectors
 
@@ -122,6 +123,55 @@ class NotFiniteGradient(NoCache):
         return super()._forward(x) + tf.sqrt(0.0 * self.w)
 
 
+class StopsLogDetGradient(NoCache):
+    def _forward_log_det_jacobian(self, x):
+        return tf.stop_gradient(super()._forward_log_det_jacobian(x)) + 0.0 * tf.reduce_sum(x, -1)
+
+
+@tf.custom_gradient
+def seven(w):
+    return tf.tanh(w), lambda upstream: 7.0 * upstream
+
+
+class WrongCustomGradient(NoCache):
+    def _forward(self, x):
+        return x * tf.exp(seven(self.w)) + self.b
+
+
+class KeepsState(NoCache):
+    """Computes the scale of the inverse once."""
+
+    def __init__(self):
+        super().__init__()
+        self._k = tf.exp(-tf.tanh(self.w))
+
+    def _inverse(self, y):
+        return (y - self.b) * self._k + 0.0 * self.w
+
+
+class ScalarLogDet(NoCache):
+    def _forward_log_det_jacobian(self, x):
+        return tf.reduce_sum(tf.tanh(self.w))
+
+
+class NotConstant(NoCache):
+    """Its log-det is right, its declaration is not."""
+
+    def __init__(self):
+        super().__init__()
+        self._is_constant_jacobian = True
+
+    def _forward(self, x):
+        return super()._forward(x) * tf.norm(x, axis=-1, keepdims=True)
+
+    def _forward_log_det_jacobian(self, x):
+        size = tf.norm(x, axis=-1)
+        tangent, y = x / size[..., None], super()._forward(x)
+        scale = tf.exp(tf.tanh(self.w))
+        rank_one = 1.0 + tf.reduce_sum(tangent * y / scale, -1) / size
+        return tf.reduce_sum(tf.tanh(self.w)) + 3.0 * tf.math.log(size) + tf.math.log(abs(rank_one))
+
+
 X = tf.constant(np.random.RandomState(0).normal(size=(4, 3)), tf.float32)
 
 PLANTED = {
@@ -138,13 +188,18 @@ PLANTED = {
     Untracked: {"untracked variables"},
     NotFiniteGradient: {"gradients"},
     Sound: {"stale values"},
+    StopsLogDetGradient: {"gradients"},
+    WrongCustomGradient: {"gradients"},
+    KeepsState: {"stale values"},
+    ScalarLogDet: {"shapes"},
+    NotConstant: {"constant Jacobian"},
 }
 
 
 def test_a_sound_bijector_passes():
     report = flows.check_bijector(NoCache(), X)
     assert report.faults == []
-    assert "0 fault(s) in 11 checks" in str(report)
+    assert "0 fault(s) in 12 checks" in str(report)
 
 
 @pytest.mark.parametrize("broken", PLANTED, ids=lambda cls: cls.__name__)
@@ -153,6 +208,50 @@ def test_each_planted_fault_is_found(broken):
         flows.check_bijector(broken(), X)
     found = {check for check, faults in caught.value.report.found.items() if faults}
     assert PLANTED[broken] <= found, str(caught.value)
+
+
+def test_a_wrong_gradient_is_named_with_its_slopes():
+    with pytest.raises(BijectorFault) as caught:
+        flows.check_bijector(WrongCustomGradient(), X)
+    faults = caught.value.report.found["gradients"]
+    assert len(faults) == 1, "the input and b have the right gradients"
+    assert "forward: the gradient for w:0 gives a slope of" in faults[0]
+
+
+def test_a_constant_jacobian_is_not_believed_at_one_example():
+    with pytest.raises(BijectorFault) as caught:
+        flows.check_bijector(NotConstant(), X[:1])
+    assert caught.value.report.found["constant Jacobian"]
+    assert not caught.value.report.found["forward log-det"]
+
+
+class ContextScale(FlowBijector):
+    """y = x * exp(context), with the gradient for the context if it is asked to have it."""
+
+    def __init__(self, sound: bool):
+        super().__init__(
+            forward_min_event_ndims=1, parameters={"sound": sound}, name="context_scale"
+        )
+        self._sound = sound
+
+    def _log_scale(self, context):
+        return context if self._sound else tf.stop_gradient(context)
+
+    def _forward_and_log_det(self, x, context):
+        s = self._log_scale(context)
+        return x * tf.exp(s), tf.reduce_sum(s, -1) + 0.0 * x[..., 0]
+
+    def _inverse_and_log_det(self, y, context):
+        s = self._log_scale(context)
+        return y * tf.exp(-s), -tf.reduce_sum(s, -1) + 0.0 * y[..., 0]
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_gradients_for_the_context_are_checked(dtype):
+    x, context = tf.cast(X, dtype), tf.cast(X[::-1], dtype)
+    assert flows.check_bijector(ContextScale(True), x, context).faults == []
+    with pytest.raises(BijectorFault, match="the gradient for the context gives a slope of 0 "):
+        flows.check_bijector(ContextScale(False), x, context)
 
 
 def test_every_fault_is_reported_at_once():

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.checking import faults
+from tfp_flows.checking import faults, gradients
 from tfp_flows.checking.subject import Subject
 
 tfb = tfp.bijectors
@@ -19,10 +19,11 @@ CHECKS = (
     ("round trip", faults.round_trip),
     ("forward log-det", faults.forward_log_det),
     ("inverse log-det", faults.inverse_log_det),
+    ("constant Jacobian", faults.constant_jacobian),
     ("event ranks", faults.event_ranks),
     ("batch", faults.batch),
     ("tf.function", faults.traced),
-    ("gradients", faults.gradients),
+    ("gradients", gradients.gradients),
     ("untracked variables", faults.untracked),
     ("stale values", faults.stale),
 )
@@ -62,11 +63,12 @@ def check_bijector(
     """Holds a bijector against all that TFP's protocol promises.
 
     Checked are: shapes, dtypes, the round trip both ways with TFP's cache put out of play, both
-    log-dets against the autodiff Jacobian, log-dets for higher event ranks, independence of the
-    examples of a batch (none, one, two batch dimensions), agreement of eager mode and
-    `tf.function`, a finite gradient for the input and every variable, variables that are read
-    but not tracked, and values that outlive an update of the variables. Variables are as
-    before afterwards.
+    log-dets against the autodiff Jacobian, a Jacobian that is declared constant, log-dets for
+    higher event ranks, independence of the examples of a batch (none, one, two batch dimensions),
+    agreement of eager mode and `tf.function`, a finite gradient for the input and every variable,
+    gradients against differences of values, variables that are read but not tracked, and values
+    that outlive an update of the variables: on the same tensors, and anything that the bijector
+    computed from the old values and kept. Variables are as before afterwards.
 
     Args:
       bijector: any injective `tfb.Bijector` that keeps the size of its event.
@@ -77,6 +79,7 @@ def check_bijector(
       rtol: tolerance, relative to the largest value compared (at least 1). The square root of
         the machine epsilon if None: 3.5e-4 in float32, 1.5e-8 in float64; rounding passes,
         also where the bijector is ill-conditioned up to some thousands, and mistakes do not.
+        Gradients are compared at 10 times as much.
       xla: also compile with XLA, and compare.
 
     Returns:

@@ -58,6 +58,10 @@ class Subject:
         """The data that belongs to `x`; no tensor that any cache has seen."""
         return fresh(self.methods["forward"](fresh(self.x)))
 
+    def with_context(self, context) -> Subject:
+        """The same with another context."""
+        return dataclasses.replace(self, context=context)
+
     def arguments(self) -> dict[str, tf.Tensor]:
         """What each of the methods takes."""
         return {name: self.x if name.startswith("forward") else self.y for name in self.methods}
@@ -89,7 +93,7 @@ class Subject:
         size, count = math.prod(argument.shape[argument.shape.rank - ndims :]), math.prod(batch)
         if context is not None and context.shape[0] == argument.shape[0]:
             context = _repeated(context, size)
-        method = dataclasses.replace(self, context=context).methods[name]
+        method = self.with_context(context).methods[name]
         # A copy of the batch for each entry of the event: one gradient then holds all rows.
         copies = _repeated(argument, size)
         with tf.GradientTape() as tape:
