@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from small_flows import moved
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -79,6 +80,24 @@ def test_initialisation(build):
     flows.initialize(flow, 2.0 * x)  # done is done
     for variable, value in zip(flow.variables, values, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_an_odd_number_of_layers_alternates_to_the_end(stacked):
+    """Even features see each other through the odd ones, so three layers must alternate."""
+    flow = moved(
+        flows.nice(
+            (4,), layers=3, hidden=(3,), activation="tanh", stacked=stacked, dtype=tf.float64
+        )
+    )
+    x = tf.constant([[0.1, -0.4, 0.3, 0.7]], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        z = flow.bijector.inverse(x)
+    jacobian = tape.batch_jacobian(z, x)[0].numpy()
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        off_diagonal = jacobian[part, part][[0, 1], [1, 0]]
+        assert (np.abs(off_diagonal) > 1e-6).all()
 
 
 def test_initialisation_is_all_or_nothing():

@@ -86,6 +86,23 @@ def test_update_inside_one_function(wrap, jit):
 
 
 @IN_CONTAINER
+def test_an_update_is_seen_although_it_is_the_very_next_op(wrap):
+    net, bijector, _ = make(wrap)
+
+    @tf.function
+    def twice(x, weight):
+        before = bijector.inverse(x)
+        assert bijector.inverse(x) is before  # known, so that this adds no op
+        net.weight.assign(weight, read_value=False)
+        return before, bijector.inverse(x)
+
+    x, weight = tf.constant([[0.5, -1.0]]), tf.constant([[1.0, 0.7]])
+    before, after = twice(x, weight)
+    np.testing.assert_allclose(after, bijector.inverse(x), rtol=1e-6)
+    assert not np.allclose(before, after)
+
+
+@IN_CONTAINER
 def test_alternating_values(wrap):
     """The second of two equal states may not be taken for the one between them."""
     net, bijector, _ = make(wrap)

@@ -249,6 +249,24 @@ def test_a_step_that_updates_itself_is_refused():
         model.fit(np.zeros([8, 4], "float32"), verbose=0)
 
 
+@pytest.mark.parametrize("change, left", [("assign_sub", 9), ("assign_add", 11), ("assign", 1)])
+def test_a_network_in_a_step_sees_what_it_assigns(change, left):
+    """As the counters and random states of networks do: what is read afterwards is the new value."""
+
+    class Net(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.state = tf.Variable(10, trainable=False)
+
+        def __call__(self, x):
+            getattr(self.state, change)(1)
+            return x * tf.cast(self.state, x.dtype)
+
+    steps = 2
+    repeat = fb.Repeat(fb.AdditiveCoupling(Net()), steps)
+    np.testing.assert_allclose(repeat.forward([[1.0, 0.0]]), [[1.0, steps * left]])
+
+
 def test_a_network_compiled_on_its_own_is_refused():
     class Net(tf.Module):
         def __init__(self):
