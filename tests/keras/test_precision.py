@@ -1,10 +1,13 @@
 """Networks in half precision, flows in double: exact where it counts. Runs under both Keras."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_flows import moved
 
 import tfp_flows as flows
+from tfp_flows import bijectors as fb
 from tfp_flows.core import variable_paths
 from tfp_flows.core.stack import networks
 from tfp_flows.keras_engine import IS_LEGACY, keras
@@ -41,14 +44,31 @@ def test_half_precision_trains_like_single(policy, tmp_path):
 
 
 @HALF
-def test_the_flow_is_exact_where_its_networks_are_not(policy):
-    """Inverse and log-det belong to the very map that the half-precision networks make."""
+def test_a_layer_is_exact_where_its_network_is_not(policy):
+    """Both directions give the network the very same numbers, so its own rounding cancels."""
+    coupling = moved(fb.AffineCoupling(flows.conditioners.mlp(2, 4, (16,), dtype=policy)))
+    x = tf.constant(ROWS, tf.float32)
+    z, ildj = coupling.inverse_and_log_det(x)
+    back, fldj = coupling.forward_and_log_det(tf.identity(z))
+    # One product and one sum in float32; a network in float32 would differ by 1e-3.
+    np.testing.assert_allclose(back, x, atol=1e-6 * max(1.0, np.abs(z).max()))
+    np.testing.assert_allclose(fldj, -ildj, atol=1e-6)
+
+
+@HALF
+def test_a_flow_is_as_exact_as_float32_but_where_its_networks_round_otherwise(policy):
+    """Between layers float32 rounds, and now and then a network rounds that to another number."""
     flow = trained(policy)[0].flow
     x = tf.constant(ROWS, tf.float32)
     z, ildj = flow.bijector.inverse_and_log_det(x, 1)
     back, fldj = flow.bijector.forward_and_log_det(tf.identity(z), 1)
-    np.testing.assert_allclose(back, x, atol=1e-4)  # of float32, after four layers
-    np.testing.assert_allclose(fldj, -ildj, atol=1e-4)
+    half = tf.as_dtype(policy.removeprefix("mixed_"))
+    network_eps = float(ml_dtypes.finfo(half.as_numpy_dtype).eps)
+    off = np.abs(back - x).max(-1), np.abs(fldj + ildj).numpy()
+    for error in off:
+        # Float32 after four layers for nearly all rows; which ones depends on the processor.
+        assert np.quantile(error, 0.9) < 1e-5
+        assert error.max() < 10 * network_eps
     assert flow.log_prob(x).dtype == tf.float32
 
 
