@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors.rational_quadratic import Settings, spline
@@ -42,18 +41,21 @@ class _Autoregressive(FlowBijector):
 
     def _condition(self, y, context):
         """Runs the network, once."""
-        size = y.shape[-1]
-        if size is None:
-            raise ValueError(f"{self.name} needs a static event size, got {y.shape}.")
-        raw = self._network(y, 1, size * self._numbers, context)
+        raw = self._network(y, 1, y.shape[-1] * self._numbers, context)
         raw_shape = tf.concat([tf.shape(y), [self._numbers]], 0)
         return tf.ensure_shape(tf.reshape(raw, raw_shape), [*y.shape, self._numbers])
 
+    def _check_size(self, value):
+        if value.shape[-1] is None:
+            raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
+
     def _inverse_and_log_det(self, y, context):
+        self._check_size(y)
         x, log_slope = self._to_latent(y, self._condition(y, context))
         return x, tf.reduce_sum(log_slope, axis=-1)
 
     def _forward_and_log_det(self, x, context):
+        self._check_size(x)
         slopes: list[tf.Tensor] = []  # the Jacobian's diagonal, at the root
 
         def evaluate(y):

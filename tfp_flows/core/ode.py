@@ -1,10 +1,10 @@
 """Ordinary differential equations: an adaptive solver and one on a fixed grid, both for XLA too.
 
 Why not `tfp.math.ode.DormandPrince` of TFP 0.25: without `max_num_steps` a step whose error is not
-finite is repeated without end, and XLA drops the assertion that `max_num_steps` is; the error of a
-step is a mean over the batch, in which one hard example disappears; and the adjoint equation is held
-to the same absolute tolerance whatever the size of its gradients, which in the mean of a large batch
-are small. `tests/test_ode.py` shows each.
+finite is repeated without end, and XLA drops the assertion that is behind `max_num_steps`; the
+error of a step is a mean over the batch, in which one hard example disappears; and the adjoint
+equation is held to one absolute tolerance whatever the size of its gradients, which are small in
+the mean of a large batch. `tests/test_ode.py` shows each.
 """
 
 from __future__ import annotations
