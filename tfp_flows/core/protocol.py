@@ -225,12 +225,14 @@ class FlowBijector(tfb.Bijector):
 
 def any_waits(modules: Iterable[tf.Module]) -> bool:
     """Whether a bijector with data-dependent variables of its own is among `modules` and waits."""
+    return any(m.needs_initialization for m in data_dependent(modules))
+
+
+def data_dependent(modules: Iterable[tf.Module]) -> list[FlowBijector]:
+    """The bijectors among `modules` that say by themselves whether they wait for data."""
     inherited = FlowBijector.needs_initialization
-    return any(
-        m.needs_initialization
-        for m in modules
-        if isinstance(m, FlowBijector) and type(m).needs_initialization is not inherited
-    )
+    bijectors = [m for m in modules if isinstance(m, FlowBijector)]
+    return [b for b in bijectors if type(b).needs_initialization is not inherited]
 
 
 def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:
