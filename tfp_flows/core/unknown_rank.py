@@ -26,7 +26,7 @@ def flat_batch(
     # Padded, so that a tensor with too few dimensions has a wrong size, and not none to compare.
     found = tf.concat([tf.fill([ndims], -1), shape[cut:]], 0)[-ndims:] if ndims else shape[:0]
     wanted = tf.constant([-1 if n is None else n for n in event.as_list()], tf.int32)
-    fits = tf.reduce_all((found == wanted) | (wanted == -1) & (found >= 0))
+    fits = tf.reduce_all((found >= 0) & ((found == wanted) | (wanted == -1)))
     message = f"{owner} takes tensors with the last dimensions {event}, got shape"
     with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape])]):
         flat = tf.reshape(tensor, tf.concat([[-1], found], 0))
