@@ -9,7 +9,7 @@ import tf_keras
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import conv, mlp
-from tfp_flows.core import UntrackedVariableError, variable_paths
+from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -119,7 +119,8 @@ def test_reversible_dropout_repeats_its_draws():
         states[0].assign(start)
         model = Model(bijector)
         outcomes.append(tf.function(lambda x, model=model: model(x, training=True))(x))
-        assert np.all(states[0].numpy() != start)  # and the next draw is another
+        moved = np.any(states[0].numpy() != start, axis=-1)
+        assert np.all(moved)  # every step's next draw is another
     for loss, gradients in outcomes[1:]:
         np.testing.assert_allclose(loss, outcomes[0][0], rtol=1e-12)
         for a, b in zip(gradients, outcomes[0][1], strict=True):
@@ -325,3 +326,140 @@ def test_convolutions_of_a_repeated_step_differ():
     repeat = fb.Repeat(lambda: fb.AffineCoupling(conv((2, 2, 2), 4, 3), mask="channel"), 2)
     kernel = next(v for p, v in repeat._stack.variables_by_path.items() if "kernel" in p)
     assert np.abs(kernel[0] - kernel[1]).max() > 0.01
+
+
+class Table(tf.Module):
+    """A conditioner that reads a variable in a way of its own, and writes another."""
+
+    def __init__(self, read, start: float, write=None):
+        super().__init__()
+        self.table = tf.Variable(start * tf.reshape(tf.range(8.0), [2, 4]), name="table")
+        self.calls = tf.Variable([10, 20], trainable=False, name="calls")
+        self.switch = tf.Variable(False, trainable=False, name="switch")
+        self._read, self._write = read, write
+
+    def __call__(self, x):
+        if self._write is not None:
+            self._write(self)
+        return tf.reshape(self._read(self.table), [1, 4]) + 0.0 * tf.concat([x, x], -1)
+
+
+def raw_read(variable):
+    return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)[1]
+
+
+READS = {
+    "indexing": lambda v: v[1],
+    "gather": lambda v: tf.gather(v, [1]),
+    "gather_nd": lambda v: tf.gather_nd(v, [[1]]),
+    "gather_nd of numbers": lambda v: tf.gather_nd(v, [[1, i] for i in range(4)]),
+    "embedding": lambda v: tf.nn.embedding_lookup(v, [1]),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_step_reads_its_own_variables(read):
+    layers = [fb.AffineCoupling(Table(read, start)) for start in (0.1, -0.2)]
+    given = iter(layers)
+    repeat, chain = fb.Repeat(lambda: next(given), 2), fb.Chain(layers)
+    reversible = fb.Chain(layers, reversible=True)
+    x = tf.constant(np.random.RandomState(0).normal(size=(3, 4)), tf.float32)
+    for form in (repeat, reversible):
+        for found, right in zip(
+            form.forward_and_log_det(x), chain.forward_and_log_det(x), strict=True
+        ):
+            np.testing.assert_allclose(found, right, rtol=1e-5)
+
+
+PAST_PYTHON = {
+    "raw read": dict(read=raw_read),
+    "scatter": dict(
+        read=lambda v: v[1],
+        write=lambda t: t.table.scatter_add(tf.IndexedSlices(tf.ones([1, 4]), [0])),
+    ),
+    "slice": dict(read=lambda v: v[1], write=lambda t: t.table[0].assign(tf.ones([4]))),
+}
+
+
+@pytest.mark.parametrize("kind", PAST_PYTHON)
+@pytest.mark.parametrize("wrap", [fb.Repeat, fb.Chain])
+def test_variables_that_are_used_past_python_are_refused_by_name(kind, wrap):
+    layer = fb.AffineCoupling(Table(start=0.1, **PAST_PYTHON[kind]))
+    bijector = fb.Repeat(layer, 2) if wrap is fb.Repeat else fb.Chain([layer], reversible=True)
+    with pytest.raises(UntrackedVariableError, match="table"):
+        tf.function(bijector.forward)(tf.zeros([3, 4]))
+
+
+WRITES = {
+    "assign": (lambda v: v.assign(3 * v), 3 * np.array([10, 20])),
+    "assign_add": (lambda v: v.assign_add([5, 6]), np.array([15, 26])),
+    "assign_sub": (lambda v: v.assign_sub([5, 6]), np.array([5, 14])),
+}
+
+
+@pytest.mark.parametrize("unroll, reversible", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("kind", WRITES)
+def test_whole_numbers_that_a_step_writes(kind, unroll, reversible):
+    write, after = WRITES[kind]
+    layer = fb.AffineCoupling(Table(lambda v: v[1], 0.1, lambda t: write(t.calls)))
+    repeat = fb.Repeat(layer, 2, reversible, unroll)
+    (calls,) = [v for v in repeat.variables if v.dtype == tf.int32]
+    calls.assign(calls + [[0, 0], [100, 100]])
+    expected = np.stack([after, after + (300 if kind == "assign" else 100)])
+    tf.function(repeat.forward)(tf.zeros([3, 4]))
+    np.testing.assert_array_equal(calls, expected)
+
+
+class Centred(FlowBijector):
+    """Data-dependent, with a whole number as its flag."""
+
+    def __init__(self):
+        super().__init__(forward_min_event_ndims=1, parameters={}, name="centred")
+        self.mean = tf.Variable(tf.zeros([4]))
+        self.seen = tf.Variable(0, trainable=False)
+
+    @property
+    def needs_initialization(self):
+        return self.seen.numpy() == 0
+
+    def _initialize(self, y, context):
+        self.mean.assign(tf.reduce_mean(y, 0))
+        self.seen.assign(tf.shape(y)[0])
+        return self._inverse_and_log_det(y, context)[0]
+
+    def _forward_and_log_det(self, x, context):
+        return x + self.mean, tf.zeros(tf.shape(x)[:-1])
+
+    def _inverse_and_log_det(self, y, context):
+        return y - self.mean, tf.zeros(tf.shape(y)[:-1])
+
+
+@pytest.mark.parametrize("part", [lambda: fb.ActNorm(4), Centred])
+def test_a_repeat_waits_while_one_of_its_steps_waits(part):
+    plain = fb.AffineCoupling(Table(lambda v: v[1], 0.0))
+    assert not fb.Repeat(plain, 2).needs_initialization  # its boolean is no flag
+    repeat = fb.Repeat(fb.Chain([part(), plain]), 2)
+    nested = fb.Chain([fb.Repeat(repeat, 2)])
+    assert repeat.needs_initialization and nested.needs_initialization
+    y = tf.constant(np.random.RandomState(0).normal(size=(9, 4)), tf.float32)
+    for bijector in (repeat, nested):
+        bijector._initialize(y, None)
+        assert not bijector.needs_initialization
+    flag = next(v for v in repeat.variables if v.shape == [2] and not v.dtype.is_floating)
+    flag.assign(tf.cast([1, 0], flag.dtype))
+    assert repeat.needs_initialization
+
+
+@pytest.mark.parametrize("wrap", ["chain", "repeat"])
+def test_a_trained_variable_that_a_network_writes_is_refused_by_name(wrap):
+    if not hasattr(keras.layers, "SpectralNormalization"):
+        pytest.skip("this Keras has no such layer")
+    dense = keras.layers.Dense(4, name="normalised")
+    net = keras.Sequential([keras.layers.Input((2,)), keras.layers.SpectralNormalization(dense)])
+    layer = fb.AffineCoupling(net)
+    bijector = fb.Repeat(layer, 2) if wrap == "repeat" else fb.Chain([layer], reversible=True)
+    base = flows.flows.base.standard_normal(4, tf.float32)
+    model = flows.FlowModel(flows.distributions.Flow(base, bijector))
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"updates .*kernel"):
+        model.fit(np.ones([8, 4], "float32"), verbose=0)

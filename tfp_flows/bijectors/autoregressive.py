@@ -6,11 +6,8 @@ constraints that Keras 3 optimizers ignore, and its cache outlives updates.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors.rational_quadratic import Settings, spline
@@ -18,8 +15,7 @@ from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.implicit import implicit_inverse
-
-Step = Callable[[tf.Tensor], tf.Tensor]
+from tfp_flows.core.settling import Step, settle
 
 
 class _Autoregressive(FlowBijector):
@@ -45,18 +41,21 @@ class _Autoregressive(FlowBijector):
 
     def _condition(self, y, context):
         """Runs the network, once."""
-        size = y.shape[-1]
-        if size is None:
-            raise ValueError(f"{self.name} needs a static event size, got {y.shape}.")
-        raw = self._network(y, 1, size * self._numbers, context)
+        raw = self._network(y, 1, y.shape[-1] * self._numbers, context)
         raw_shape = tf.concat([tf.shape(y), [self._numbers]], 0)
         return tf.ensure_shape(tf.reshape(raw, raw_shape), [*y.shape, self._numbers])
 
+    def _check_size(self, value):
+        if value.shape[-1] is None:
+            raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
+
     def _inverse_and_log_det(self, y, context):
+        self._check_size(y)
         x, log_slope = self._to_latent(y, self._condition(y, context))
         return x, tf.reduce_sum(log_slope, axis=-1)
 
     def _forward_and_log_det(self, x, context):
+        self._check_size(x)
         slopes: list[tf.Tensor] = []  # the Jacobian's diagonal, at the root
 
         def evaluate(y):
@@ -72,20 +71,21 @@ class _Autoregressive(FlowBijector):
 
         def solve_transposed(triangular_vjp, d):
             slope = slopes[-1]
-            return _iterate(lambda u: (d - triangular_vjp(u)) / slope, d / slope, 8.0)[0]
+            return settle(lambda u: (d - triangular_vjp(u)) / slope, d / slope).value
 
         y = implicit_inverse(evaluate, x, solve, solve_transposed)
         return y, -self._inverse_and_log_det(y, context)[1]
 
     def _searched(self, step: Step, start: tf.Tensor) -> tf.Tensor:
-        value, settled = _iterate(step, start, 0.0)
+        value, is_triangular = settle(step, start)
         message = (
             f"{self.name}: the search for the data of given latents has not settled after "
-            f"{start.shape[-1]} passes, one for each entry. Either conditioner {self._network!r} "
-            "is not autoregressive (conditioners.made is), or values overflow."
+            f"{start.shape[-1]} passes, one for each entry. Conditioner {self._network!r} "
+            "is not autoregressive (conditioners.made is)."
         )
-        with tf.control_dependencies([tf.debugging.Assert(settled, [message])]):
-            return tf.where(settled, value, np.nan)  # XLA leaves the check out
+        check = tf.debugging.Assert(tf.reduce_all(is_triangular), [message])
+        with tf.control_dependencies([check]):  # XLA leaves it out; the value is NaN then
+            return tf.identity(value)
 
     def _describe(self):
         return repr(self._network)
@@ -197,39 +197,3 @@ class SplineAutoregressive(_Autoregressive):
 
     def _describe(self):
         return f"{super()._describe()}, {self._settings.bins} bins in {self._settings.bound:g}"
-
-
-def _iterate(step: Step, start: tf.Tensor, ulps: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Repeats a triangular `step` until nothing changes: `(value, whether it has settled)`.
-
-    In some order, entry k of `step(value)` depends on the k - 1 entries before it alone, so that d
-    passes are exact for d entries, and one more must change nothing.
-
-    Measured against d passes always, without a test (batch 256, CPU time, with and without XLA):
-    about equal for 6 entries, 1.2 to 8 times faster for 21, 4 to 26 times for 63.
-
-    Args:
-      step: takes and gives tensors of the shape of `start`.
-      start: a guess, `[..., d]`.
-      ulps: change that counts as none, in rounding units of an example's largest entry.
-    """
-    rounding = np.finfo(start.dtype.as_numpy_dtype)
-    most, tolerance = start.shape[-1] + 1, ulps * float(rounding.eps)
-    largest = math.sqrt(float(rounding.max))
-
-    def fed(value):
-        # An entry whose turn has not come may overflow; masks would make NaN of it for all.
-        return tf.where(tf.abs(value) < largest, value, 0.0)
-
-    def body(n, value, _):
-        new = tf.ensure_shape(step(fed(value)), start.shape)
-        size = tf.reduce_max(tf.abs(fed(new)), axis=-1, keepdims=True)
-        return n + 1, new, tf.reduce_all(tf.abs(fed(new) - fed(value)) <= tolerance * size)
-
-    _, value, settled = tf.while_loop(
-        lambda n, _, settled: tf.logical_and(n < most, tf.logical_not(settled)),
-        body,
-        (tf.constant(0), start, tf.constant(False)),
-        maximum_iterations=most,
-    )
-    return value, settled

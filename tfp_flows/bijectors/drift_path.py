@@ -85,7 +85,7 @@ class Path:
         of `a df/dsource`, which lets the others choose the steps (arXiv 2009.09457).
         """
         # All is linear in the gradients, and tolerances suit those that are about 1.
-        scale = tf.maximum(tf.reduce_max(tf.abs(d_end)), tf.reduce_max(tf.abs(d_gains)))
+        scale = tf.maximum(_largest(d_end), _largest(d_gains))
         scale = tf.where(scale > 0, scale, 1)
         d_gains = d_gains / scale
 
@@ -116,3 +116,9 @@ class Path:
                 "batch normalisation do. A differential equation needs the same drift at every "
                 "call: leave such layers out."
             )
+
+
+def _largest(tensor: tf.Tensor) -> tf.Tensor:
+    """The size of the largest entry that is finite."""
+    size = tf.abs(tensor)
+    return tf.reduce_max(tf.where(tf.math.is_finite(size), size, tf.zeros_like(size)))

@@ -115,9 +115,7 @@ class Repeat(FlowBijector):
 
     @property
     def needs_initialization(self) -> bool:
-        # A boolean variable of a step is its flag.
-        flags = [v for v in self.variables if v.dtype == tf.bool]
-        return not all(bool(tf.reduce_all(flag)) for flag in flags)
+        return self._stack.any_waits()
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)
@@ -143,31 +141,37 @@ class Repeat(FlowBijector):
         both = self._step.forward_and_log_det if forward else self._step.inverse_and_log_det
         stacked = self._stack.stacked
         arrays = [self._loop.unstacked(s) for s in stacked]
+        states = [p for p, s in enumerate(stacked) if not s.dtype.is_floating]
         moved_on: set[int] = set()
 
-        def body(n, value, log_det, penalty):
+        def body(n, value, log_det, penalty, after):
             i = self._count - 1 - n if forward else n
             slices = [a.read(i) for a in arrays]
             with self._stack.at(slices) as assigned, noise_at(i), summed_penalties(penalty) as end:
                 out, more = both(value, ndims, context)
-            for place in assigned:
-                if stacked[place].dtype.is_floating:
-                    raise ValueError(
-                        f"A step of {self.name} updates its variable {stacked[place].name} when it "
-                        "is called, as batch normalisation does; Repeat cannot hold such a step. "
-                        "Use Chain, or another normalisation."
-                    )
+            updated = [stacked[p].name for p in assigned if stacked[p].dtype.is_floating]
+            if updated:
+                raise ValueError(
+                    f"A step of {self.name} updates {', '.join(updated)} when it is called, as "
+                    "batch normalisation does; Repeat cannot hold such a step. Use Chain, or "
+                    "another normalisation."
+                )
             moved_on.update(assigned)
-            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det), end()
+            after = [
+                a.write(i, assigned.get(p, slices[p])) for a, p in zip(after, states, strict=True)
+            ]
+            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det), end(), after
 
         log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
         log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
         penalty = tf.zeros_like(log_det) if penalties_wanted() else ()
-        out, log_det, penalty = self._loop.run(body, value, log_det, penalty)
+        after = [self._loop.array(stacked[p]) for p in states]
+        out, log_det, penalty, after = self._loop.run(body, value, log_det, penalty, after)
         if penalties_wanted():
             add_penalty(penalty)
-        for place in moved_on:  # the states of random generators: another draw next time
-            stacked[place].assign(tf.convert_to_tensor(stacked[place]) + 1)
+        for place, array in zip(states, after, strict=True):
+            if place in moved_on:  # such as the state of a random generator
+                stacked[place].assign(array.stack())
         return out, log_det
 
     def _rebuild_steps(self, out, d_out, d_log_det, context, forward: bool):
@@ -221,7 +225,8 @@ class Repeat(FlowBijector):
         # Called by its concrete function, or TensorFlow would take many flows for one retraced.
         out, values = walk.get_concrete_function(y)(y)
         for variable, value in zip(stacked, values, strict=True):
-            if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
+            checked = variable.dtype.is_floating and tf.executing_eagerly()
+            if checked and not bool(tf.reduce_all(tf.math.is_finite(value))):
                 raise ValueError(
                     f"{self.name} cannot be initialised: {variable.name} would not be finite. "
                     "Check the data, and the layers between the data and this one."

@@ -1,9 +1,10 @@
 """Ordinary differential equations: an adaptive solver and one on a fixed grid, both for XLA too.
 
-Why not `tfp.math.ode.DormandPrince`: under XLA its gradient does not compile, a step whose error
-is not finite is retried for ever (assertions, its only way out, do not exist there), one bad
-example hides in the mean error of a large batch, and its adjoint holds gradients to an absolute
-tolerance although those of a mean are small.
+Why not `tfp.math.ode.DormandPrince` of TFP 0.25: without `max_num_steps` a step whose error is not
+finite is repeated without end, and XLA drops the assertion that is behind `max_num_steps`; the
+error of a step is a mean over the batch, in which one hard example disappears; and the adjoint
+equation is held to one absolute tolerance whatever the size of its gradients, which are small in
+the mean of a large batch. `tests/test_ode.py` shows each.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Adaptive(NamedTuple):
     """Dormand-Prince steps of fifth order, as long as the tolerances let them be.
 
     Every example of a batch is held to them: the error of one is the root mean square, over the
-    last dimension, of `error / (atol + rtol * |value|)`, and the worst one counts.
+    last dimension, of `error / (atol + rtol * |value|)`, and the worst one counts. An example whose
+    state is not finite at the start has no say.
 
     Attributes:
       rtol, atol: relative and absolute tolerance of a step.
@@ -83,7 +85,7 @@ class Adaptive(NamedTuple):
             is_last = tf.abs(step) >= tf.abs(end - t)
             step = tf.where(is_last, end - t, step)
             new, new_rate, errors = _dormand_prince(rates, t, step, state, rate)
-            error = self._worst(errors, state, new, controlled)
+            error = self._worst(errors, state, new, controlled, is_sound)
             accepted = error <= 1.0  # which NaN is not
             factor = tf.clip_by_value(0.9 * tf.maximum(error, 1e-9) ** -0.2, 0.2, 10.0)
             factor = tf.where(tf.math.is_finite(error), factor, 0.2)
@@ -95,6 +97,7 @@ class Adaptive(NamedTuple):
         state = list(state)
         rates = _traced_once(rates, state)
         first = [_like(r, s) for r, s in zip(rates(start, *state), state, strict=True)]
+        is_sound = tf.reduce_all([_finite(s) for s in state[:controlled]], axis=0)
         begin = (tf.constant(0), start, span / 10, state, first)
         n, t, _, state, _ = tf.while_loop(goes_on, body, begin)
         arrived = tf.equal(t, end)
@@ -103,11 +106,13 @@ class Adaptive(NamedTuple):
             state = [tf.where(arrived, s, tf.constant(np.nan, s.dtype)) for s in state]
         return Solution(state, 1 + 6 * n)
 
-    def _worst(self, errors: State, old: State, new: State, controlled: int) -> tf.Tensor:
+    def _worst(self, errors, old, new, controlled: int, is_sound: tf.Tensor) -> tf.Tensor:
+        """The largest error of a sound example, in the tensors that choose the steps."""
         worst = tf.zeros([], errors[0].dtype)
         for error, a, b in list(zip(errors, old, new, strict=True))[:controlled]:
             allowed = self.atol + self.rtol * tf.maximum(tf.abs(a), tf.abs(b))
             squares = tf.reduce_mean((error / allowed) ** 2, axis=-1)
+            squares = tf.where(is_sound, squares, tf.zeros_like(squares))
             # XLA's maximum may pass over NaN: a sum does not.
             poison = 0.0 * tf.reduce_sum(squares)
             worst = tf.maximum(worst, tf.reduce_max(squares)) + poison
@@ -190,6 +195,11 @@ def _moved(state: State, step, stages: Sequence[State], weights: Sequence[float]
         total = sum(w * k[place] for w, k in zip(weights, stages, strict=True) if w)
         moved.append(_like(value + step * total, value))
     return moved
+
+
+def _finite(tensor: tf.Tensor) -> tf.Tensor:
+    """Which examples are finite."""
+    return tf.reduce_all(tf.math.is_finite(tensor), axis=-1)
 
 
 def _resolution(dtype: tf.DType) -> float:

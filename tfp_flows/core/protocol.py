@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversal import rebuild
+from tfp_flows.core.unknown_rank import flat_batch, restored, spread
 
 tfb = tfp.bijectors
 
@@ -148,12 +149,27 @@ class FlowBijector(tfb.Bijector):
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
         self._check_argument(x, self.forward_min_event_ndims, "forward")
+        if x.shape.rank is None:
+            return self._flat_evaluation(x, context, forward=True)
         return self._forward_and_log_det(x, context)
 
     def checked_inverse_and_log_det(self, y, context):
         """`_inverse_and_log_det`, after the checks that every family shares."""
         self._check_argument(y, self.inverse_min_event_ndims, "inverse")
+        if y.shape.rank is None:
+            return self._flat_evaluation(y, context, forward=False)
         return self._inverse_and_log_det(y, context)
+
+    def _flat_evaluation(self, value, context, forward: bool):
+        """Of a tensor of unknown rank: evaluates it with one batch dimension."""
+        ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
+        evaluate = self._forward_and_log_det if forward else self._inverse_and_log_det
+        flat, batch = flat_batch(value, [None] * ndims, self.name)
+        if context is not None:
+            context = tf.convert_to_tensor(context)
+            context = spread(context, batch, [context.shape[-1]])
+        out, log_det = evaluate(flat, context)
+        return restored(out, batch), restored(log_det, batch) if log_det.shape.rank else log_det
 
     def _check_argument(self, tensor: tf.Tensor, event_ndims: int, direction: str) -> None:
         if not tensor.dtype.is_floating:
@@ -161,7 +177,7 @@ class FlowBijector(tfb.Bijector):
                 f"{self.name}.{direction} takes floating-point tensors, got {tensor.dtype.name}. "
                 "Cast continuous data with tf.cast; for integer pixels use flows.Dequantized."
             )
-        if tensor.shape.rank is None or tensor.shape.rank < event_ndims:
+        if tensor.shape.rank is not None and tensor.shape.rank < event_ndims:
             raise ValueError(
                 f"{self.name}.{direction} takes tensors with at least {event_ndims} event "
                 f"dimension(s), got shape {tensor.shape}."
@@ -209,12 +225,14 @@ class FlowBijector(tfb.Bijector):
 
 def any_waits(modules: Iterable[tf.Module]) -> bool:
     """Whether a bijector with data-dependent variables of its own is among `modules` and waits."""
+    return any(m.needs_initialization for m in data_dependent(modules))
+
+
+def data_dependent(modules: Iterable[tf.Module]) -> list[FlowBijector]:
+    """The bijectors among `modules` that say by themselves whether they wait for data."""
     inherited = FlowBijector.needs_initialization
-    return any(
-        m.needs_initialization
-        for m in modules
-        if isinstance(m, FlowBijector) and type(m).needs_initialization is not inherited
-    )
+    bijectors = [m for m in modules if isinstance(m, FlowBijector)]
+    return [b for b in bijectors if type(b).needs_initialization is not inherited]
 
 
 def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:

@@ -94,6 +94,9 @@ def with_rebuilt_gradient(
       value: argument.
       context: argument, or None.
       no_second: what that error says.
+
+    Raises:
+      ValueError: it assigns a variable that is trained.
     """
     trained = [v for v in variables if v.trainable and v.dtype.is_floating]
     others = [v for v in variables if not (v.trainable and v.dtype.is_floating)]
@@ -107,6 +110,14 @@ def with_rebuilt_gradient(
         tensors = [*sources[: len(trained)], *fixed]
         with reading([*trained, *others], tensors) as assigned:
             out, log_det = evaluate(value, context)
+        updated = [trained[place].name for place in assigned if place < len(trained)]
+        if updated:
+            raise ValueError(
+                f"A network updates {', '.join(updated)}, which is trained, when it is called, as "
+                "SpectralNormalization of Keras does. Training by inversion calls it again for "
+                "the gradient, and needs the same weights then: use reversible=False, or another "
+                "network."
+            )
         for place, new in assigned.items():
             others[place - len(trained)].assign(new)
 

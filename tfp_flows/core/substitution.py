@@ -18,7 +18,7 @@ _LOCAL = threading.local()  # which one: for the others the variables are as eve
 def reading(
     variables: Sequence[tf.Variable], tensors: Sequence[tf.Tensor]
 ) -> Iterator[dict[int, tf.Tensor]]:
-    """Within the block, every variable reads as its tensor, and cannot be written.
+    """Within the block, every variable reads as its tensor, and what is assigned is kept apart.
 
     Gradients then flow to the tensors, through networks of any kind. Only for graphs in the
     making: eager ops read variables past Python.
@@ -32,24 +32,36 @@ def reading(
 
     Raises:
       RuntimeError: called in eager mode.
-      UntrackedVariableError: a variable was read all the same, by a `tf.function` of its own.
+      UntrackedVariableError: an op uses a variable all the same, such as the call of a
+        `tf.function`, a scatter update or an op of `tf.raw_ops`.
     """
     if tf.executing_eagerly():
         raise RuntimeError("Variables can be given other values inside a tf.function only.")
     assigned: dict[int, tf.Tensor] = {}
+    graph = tf.compat.v1.get_default_graph()
+    before = len(graph.get_operations())
     with _LOCK, _here(), contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
             _stand_in(place, variable, tensor, assigned, undo)
-        with tf.GradientTape() as tape:
-            yield assigned
-        read = {id(v) for v in tape.watched_variables()}
-        bypassed = [v.name for v in variables if read & {id(c) for c in components(v)}]
-        if bypassed:
-            raise UntrackedVariableError(
-                f"A network reads {', '.join(bypassed)} inside a tf.function of its own, where "
-                "it cannot be given the parameters of each step. Remove that tf.function: the "
-                "flow is compiled as a whole."
-            )
+        yield assigned
+    _refuse_bypasses(graph, graph.get_operations()[before:], variables)
+
+
+def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) -> None:
+    """Raises if one of the ops uses a variable by its handle, past all that Python can replace."""
+    owners = {id(c.handle): v for v in variables for c in components(v)}
+    for outer, inner in getattr(graph, "captures", ()):
+        if id(outer) in owners:
+            owners[id(inner)] = owners[id(outer)]
+    used = [(owners[id(t)].name, op.type) for op in ops for t in op.inputs if id(t) in owners]
+    if used:
+        uses = ", ".join(f"{name} ({kind})" for name, kind in sorted(set(used)))
+        raise UntrackedVariableError(
+            f"A network uses variables where they cannot be given the parameters of each step: "
+            f"{uses}. A variable inside a tf.function of its own is one (remove that tf.function: "
+            "the flow is compiled as a whole), and scatter updates and tf.raw_ops are others: "
+            "read it by its value, and write it by assign."
+        )
 
 
 def is_given(component: tf.Variable) -> bool:
@@ -89,8 +101,11 @@ def _stand_in(place, variable, tensor, assigned, undo) -> None:
     for holder in {id(h): h for h in (variable, *components(variable))}.values():
         _patch(holder, methods, undo)
     for component in components(variable):
-        gather = {"sparse_read": lambda indices, name=None: tf.gather(read(), indices)}
-        _patch(component, {"_read_variable_op": read, **gather}, undo)
+        gathers = {
+            "sparse_read": lambda indices, name=None: tf.gather(read(), indices),
+            "gather_nd": lambda indices, name=None: tf.gather_nd(read(), indices),
+        }
+        _patch(component, {"_read_variable_op": read, **gathers}, undo)
 
 
 def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:

@@ -30,8 +30,9 @@ class Conditioned(tfd.Distribution):
     _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
 
     def __init__(self, distribution: tfd.Distribution, context, name: str | None = None):
-        name = name or f"{distribution.name}_given_context"
+        # A name that nobody gave is not in the parameters: joint distributions give their own.
         parameters = {"distribution": distribution, "context": context, "name": name}
+        name = name or f"{distribution.name}_given_context"
         self._distribution = distribution
         self._context = distribution.checked_context(context)
         if self._context is None:
@@ -68,13 +69,14 @@ class Conditioned(tfd.Distribution):
         return self._distribution.event_shape_tensor()
 
     def _batch_shape(self):
-        return self._context.shape[: self._batch_ndims()]
+        rank = self._context.shape.rank
+        if rank is None:
+            return tf.TensorShape(None)
+        return self._context.shape[: rank - len(self._distribution.context_shape)]
 
     def _batch_shape_tensor(self):
-        return tf.shape(self._context)[: self._batch_ndims()]
-
-    def _batch_ndims(self) -> int:
-        return self._context.shape.rank - len(self._distribution.context_shape)
+        ndims = tf.rank(self._context) - len(self._distribution.context_shape)
+        return tf.shape(self._context)[:ndims]
 
     def _call_log_prob(self, value, name, **kwargs):
         return self._distribution.log_prob(value, context=self._context, **kwargs)

@@ -54,14 +54,19 @@ class ContextPort:
                 f"{self._owner} needs a context of shape {self._expected()}: give context=..."
             )
         context = tf.convert_to_tensor(context)
-        found = context.shape[context.shape.rank - len(self.shape) :]
-        if context.shape.rank < len(self.shape) or not found.is_compatible_with(self.shape):
+        if not self._fits(context.shape):
             raise ValueError(
                 f"{self._owner} takes contexts of shape {self._expected()}, got {context.shape}."
             )
         if self._classes:
             return self._checked_labels(context)
         return tf.cast(context, self.dtype)
+
+    def _fits(self, found: tf.TensorShape) -> bool:
+        if found.rank is None:
+            return True  # checked where it is flattened
+        ndims = len(self.shape)
+        return found.rank >= ndims and found[found.rank - ndims :].is_compatible_with(self.shape)
 
     def _checked_labels(self, labels: tf.Tensor) -> tf.Tensor:
         message = f"{self._owner} takes whole-number labels in 0 ... {self._classes - 1}"

@@ -11,6 +11,7 @@ from tfp_flows.core.noise import fresh_seed
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
 from tfp_flows.distributions.flow import Flow
+from tfp_flows.distributions.unknown_rank import flat_log_prob, ranks_are_known
 
 tfd = tfp.distributions
 
@@ -158,6 +159,9 @@ class Dequantized(tfd.Distribution):
 
     def _call_log_prob(self, value, name, **kwargs):
         value = tf.convert_to_tensor(value)
+        context = self.checked_context(kwargs.get("context"))
+        if not ranks_are_known(value, context):
+            return flat_log_prob(self, value, **kwargs | {"context": context})
         with tf.control_dependencies(self.check_pixels(value)):
             return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
 

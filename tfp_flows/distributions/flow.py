@@ -18,6 +18,12 @@ from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
+from tfp_flows.distributions.unknown_rank import (
+    flat_log_prob,
+    flat_sample,
+    length_is_known,
+    ranks_are_known,
+)
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -36,7 +42,9 @@ class Flow(_TransformedDistribution):
       context_encoder: a network (a Keras layer, a function) from contexts to the vectors that
         the conditioners get; None: they get the context itself, flat. With an Embedding of Keras
         contexts are labels, see `flows.with_labels`.
-      name: name of the distribution.
+      name: name of the distribution. None: it is called by its `kind`, and a joint distribution
+        names it by its place, as it does those of TFP.
+      kind: what messages call a flow without a name.
 
     A conditional flow takes `context=` besides TFP's own arguments, `[..., *context_shape]`. Its
     batch dimensions and those of the values (or the sample shape) broadcast; `condition(context)`
@@ -61,9 +69,11 @@ class Flow(_TransformedDistribution):
         bijector: tfb.Bijector,
         context_shape: Sequence[int] | int | None = None,
         context_encoder: Any = None,
-        name: str = "flow",
+        name: str | None = None,
+        kind: str = "flow",
     ):
         parameters = dict(locals())
+        name = name or kind
         if context_encoder is not None and context_shape is None:
             raise ValueError(f"{name}: a context_encoder needs a context_shape.")
         self._encoder = None
@@ -128,7 +138,10 @@ class Flow(_TransformedDistribution):
                 f"{value.shape}; the last dimensions must be the event's."
             )
         context = self.checked_context(context)
-        return super()._call_log_prob(tf.cast(value, self.dtype), name, context=context)
+        value = tf.cast(value, self.dtype)
+        if not ranks_are_known(value, context):
+            return flat_log_prob(self, value, context)
+        return super()._call_log_prob(value, name, context=context)
 
     def _call_prob(self, value, name, **kwargs):
         return tf.exp(self._call_log_prob(value, name, **kwargs))
@@ -158,6 +171,8 @@ class Flow(_TransformedDistribution):
 
     def _call_sample_n(self, sample_shape, seed, context=None):
         context = self.checked_context(context)
+        if not (length_is_known(sample_shape) and ranks_are_known(context)):
+            return flat_sample(self, self.sample, sample_shape, seed, context)
         if context is None:
             return super()._call_sample_n(sample_shape, seed)
         latent = self.distribution.sample(self._context.sample_shape(sample_shape, context), seed)
@@ -167,6 +182,9 @@ class Flow(_TransformedDistribution):
     def _sample_and_log_prob(self, sample_shape, seed, context=None):
         context = self.checked_context(context)
         event_ndims = len(self.distribution.event_shape)
+        if not (length_is_known(sample_shape) and ranks_are_known(context)):
+            draw = self.experimental_sample_and_log_prob
+            return flat_sample(self, draw, sample_shape, seed, context)
         if context is not None:
             sample_shape = self._context.sample_shape(sample_shape, context)
         latent, log_prob = self.distribution.experimental_sample_and_log_prob(sample_shape, seed)

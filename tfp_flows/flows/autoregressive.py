@@ -18,6 +18,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    ready_made,
     standard_normal,
     taking_turns,
 )
@@ -25,6 +26,7 @@ from tfp_flows.flows.base import (
 tfb = tfp.bijectors
 
 
+@ready_made
 def maf(
     event_shape: Sequence[int],
     layers: int = 5,
@@ -78,6 +80,7 @@ def maf(
     return _flow(invert=False, **locals())
 
 
+@ready_made
 def iaf(
     event_shape: Sequence[int],
     layers: int = 5,

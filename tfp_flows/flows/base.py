@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,11 +11,24 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 FLOW_DTYPES = (tf.float16, tf.float32, tf.float64)  # bfloat16 has too few digits for an inverse
+
+
+def ready_made(make: Callable[..., Flow]) -> Callable[..., Flow]:
+    """Decorates a function that makes flows: its default `name` is their kind, not their name."""
+    kind = inspect.signature(make).parameters["name"].default
+
+    @functools.wraps(make)
+    def make_flow(*args, **kwargs) -> Flow:
+        flow = make(*args, **kwargs)
+        return flow.copy(name=None, kind=kind) if flow.name == kind else flow
+
+    return make_flow
 
 
 def check_dtype(dtype: tf.DType, name: str) -> tf.DType:

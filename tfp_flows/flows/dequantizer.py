@@ -19,12 +19,14 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    ready_made,
     vector_mask,
 )
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
+@ready_made
 def dequantizer(
     event_shape: Sequence[int],
     layers: int = 4,

@@ -15,10 +15,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    ready_made,
     standard_normal,
 )
 
 
+@ready_made
 def ffjord(
     event_shape: Sequence[int],
     hidden: Sequence[int] | int = (64, 64),

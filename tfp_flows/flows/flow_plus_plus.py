@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     kept_features,
     mixing,
     network_policy,
+    ready_made,
     seeds_from,
     standard_normal,
     taking_turns,
@@ -30,6 +31,7 @@ from tfp_flows.flows.base import (
 tfb = tfp.bijectors
 
 
+@ready_made
 def flow_plus_plus(
     event_shape: Sequence[int],
     layers: int = 4,

@@ -11,12 +11,20 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import as_filters, check_dtype, mixing, network_policy, seeds_from
+from tfp_flows.flows.base import (
+    as_filters,
+    check_dtype,
+    mixing,
+    network_policy,
+    ready_made,
+    seeds_from,
+)
 from tfp_flows.flows.levels import Levels
 
 tfb = tfp.bijectors
 
 
+@ready_made
 def glow(
     event_shape: Sequence[int],
     levels: int = 2,

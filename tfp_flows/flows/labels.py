@@ -34,5 +34,5 @@ def with_labels(flow: Flow, classes: int, name: str | None = None) -> Flow:
     if classes < 1:
         raise ValueError(f"classes must be 1 or more, got {classes}.")
     encoder = LabelEmbedding(classes, shape[0], dtype=flow.dtype.name, name="labels")
-    name = name or flow.name
-    return Flow(flow.distribution, flow.bijector, (), encoder, name=name)
+    name = name or flow.parameters["name"]
+    return Flow(flow.distribution, flow.bijector, (), encoder, name=name, kind=flow.name)

@@ -22,6 +22,7 @@ from tfp_flows.flows.base import (
     kept_features,
     mixing,
     network_policy,
+    ready_made,
     seeds_from,
     standard_normal,
     taking_turns,
@@ -32,6 +33,7 @@ from tfp_flows.flows.levels import Levels
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
+@ready_made
 def neural_spline(
     event_shape: Sequence[int],
     layers: int = 8,

@@ -18,6 +18,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    ready_made,
     taking_turns,
     vector_mask,
 )
@@ -25,6 +26,7 @@ from tfp_flows.flows.base import (
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
+@ready_made
 def nice(
     event_shape: Sequence[int],
     layers: int = 4,

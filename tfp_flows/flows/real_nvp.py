@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    ready_made,
     standard_normal,
     taking_turns,
     vector_mask,
@@ -29,6 +30,7 @@ from tfp_flows.flows.base import (
 tfb = tfp.bijectors
 
 
+@ready_made
 def real_nvp(
     event_shape: Sequence[int],
     layers: int = 8,

@@ -15,10 +15,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    ready_made,
     standard_normal,
 )
 
 
+@ready_made
 def residual(
     event_shape: Sequence[int] | int,
     layers: int = 8,

@@ -17,10 +17,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    ready_made,
     standard_normal,
 )
 
 
+@ready_made
 def planar(
     event_shape: Sequence[int],
     layers: int = 16,
@@ -62,6 +64,7 @@ def planar(
     return _flow(fb.Planar, event_shape, layers, hidden, context_shape, seed, dtype, name)
 
 
+@ready_made
 def radial(
     event_shape: Sequence[int],
     layers: int = 16,
@@ -89,6 +92,7 @@ def radial(
     return _flow(fb.Radial, event_shape, layers, hidden, context_shape, seed, dtype, name)
 
 
+@ready_made
 def sylvester(
     event_shape: Sequence[int],
     layers: int = 4,
