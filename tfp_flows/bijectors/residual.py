@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfp_flows.bijectors.contraction_log_det import exact_log_det, unbiased_log_det
 from tfp_flows.core import FlowBijector, Network

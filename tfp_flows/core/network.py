@@ -29,7 +29,12 @@ class Network(tf.Module):
                 f"a function. Got {net if isinstance(net, type) else type(net).__name__}."
             )
         super().__init__(name=name)
-        self._keras_variables = LiveVariables(net) if is_keras_layer(net) else ()
+        self._keras_variables = ()
+        if is_keras_layer(net):
+            self._keras_variables = LiveVariables(net)
+            # A layer of tf_keras is a tf.Module as well: it would show its variables twice, and
+            # under mixed precision as other objects.
+            self._TF_MODULE_IGNORED_PROPERTIES = self._TF_MODULE_IGNORED_PROPERTIES | {"_net"}
         self._net = net
         self._checked = False
 

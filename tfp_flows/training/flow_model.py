@@ -22,6 +22,7 @@ from tfp_flows.training.feeding import FlowFeeding
 from tfp_flows.training.files import FlowFiles
 from tfp_flows.training.guard import Guard
 from tfp_flows.training.progress import Progress
+from tfp_flows.training.run_state import RunState
 from tfp_flows.training.scoring import FlowScoring
 from tfp_flows.training.steps import FlowSteps
 from tfp_flows.training.use import FlowUse
@@ -81,6 +82,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         self._is_initialized = False
         self._guard = Guard()
         self._progress = Progress()
+        self._run = RunState(self._progress, self._guard, self._loss_scale)
         exact = "float64" if continuous.dtype == tf.float64 else None
         self._loss_metric = replicas.Mean(name="loss", dtype=exact)
         self._bits_metric = None

@@ -132,7 +132,6 @@ class FlowHealth(keras.callbacks.Callback):
         self._walk = Walk(flow)
         self._healthy: State | None = None
         self._acted, self._epoch, self.history, self.message = 0, 0, [], ""
-        self.model._guard.take()
         self._look({})
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -167,7 +166,7 @@ class FlowHealth(keras.callbacks.Callback):
             "step": _number(self.model.optimizer.iterations),
             "loss": _finite_or_none((logs or {}).get("loss")),
             "learning_rate": _number(self.model.optimizer.learning_rate),
-            "left_out": sum(self.model._guard.take()),
+            "left_out": sum(self.model._guard.take()) if self.history else 0,
             "layers": layers,
             "not_finite": not_finite_variables(self.model.flow, layers),
             "fault": None,
