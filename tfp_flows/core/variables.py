@@ -39,7 +39,8 @@ class LiveVariables(collections.abc.Sequence):
         variables = []
         for view in self._layer.variables:
             variable = as_tf_variable(view)
-            variable._trainable = id(view) in trained  # a frozen layer freezes what TFP sees
+            for holder in (variable, *components(variable)):
+                holder._trainable = id(view) in trained  # a frozen layer freezes what TFP sees
             variables.append(variable)
         return variables
 
@@ -137,7 +138,7 @@ def refuse_untracked(owner: tf.Module) -> Iterator[None]:
     """
     with tf.GradientTape() as tape:
         yield
-    tracked = {id(c) for v in owner.trainable_variables for c in components(v)}
+    tracked = {id(c) for v in owner.variables for c in components(v)}  # frozen ones as well
     missing = [v for v in tape.watched_variables() if not tracked & {id(c) for c in components(v)}]
     if missing:
         names = ", ".join(f"{v.name} {tuple(v.shape)}" for v in missing)
