@@ -19,8 +19,8 @@ test-slow: $(VENV)/.installed-test
 # Five families under the lowest versions that setup.cfg declares. These exist for Python 3.10 to
 # 3.12, so PYTHON must be one of them.
 test-oldest: $(VENV)-oldest/.installed
-	$(VENV)-oldest/bin/python -m pytest -m "" tests/keras/test_families.py \
-		-k "plain and (real_nvp or glow or maf-spline or neural_spline-image or ffjord-adaptive)" $(ARGS)
+	$(VENV)-oldest/bin/python -m pytest -m "" tests/keras/test_families.py tests/keras/test_tensorboard.py \
+		-k "tensorboard or plain and (real_nvp or glow or maf-spline or neural_spline-image or ffjord-adaptive)" $(ARGS)
 
 # Ours against its peers, which have environments of their own: they clash with each other.
 bench: $(VENV)/.installed-bench $(VENV)-bench-torch/.installed $(VENV)-bench-jax/.installed

@@ -24,6 +24,7 @@ from tfp_flows.training.guard import Guard
 from tfp_flows.training.progress import Progress
 from tfp_flows.training.run_state import RunState
 from tfp_flows.training.scoring import FlowScoring
+from tfp_flows.training.shown import ShownLayer, shown_layers
 from tfp_flows.training.steps import FlowSteps
 from tfp_flows.training.use import FlowUse
 
@@ -94,6 +95,11 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def flow(self) -> tfd.Distribution:
         """The distribution itself."""
         return self._flow
+
+    @property
+    def layers(self) -> list[ShownLayer]:
+        """The flow's variables by layers and names, as `keras.callbacks.TensorBoard` shows them."""
+        return shown_layers(self._flow)
 
     def build(self, input_shape=None):
         """Does nothing: a flow is built when it is made."""
