@@ -276,6 +276,55 @@ def test_frozen_parts_stay():
         np.testing.assert_array_equal(now, before)
 
 
+@pytest.mark.parametrize("stacked", [True, False])
+def test_networks_can_be_frozen_at_any_time(stacked):
+    """In a stacked flow, for all of its steps."""
+    flow = flows.neural_spline((3,), 4, (4,), 2, stacked=stacked)
+    flows.initialize(flow, ROWS)
+    model = compiled(flow)
+    parts = flow.bijector.bijectors[0].step.bijectors if stacked else flow.bijector.bijectors
+    nets = [part.conditioner for part in parts if hasattr(part, "conditioner")]
+    everything = len(flow.trainable_variables)
+    of_nets = 4 * len(nets)
+
+    def what_moved():
+        before = [v.numpy() for v in flow.variables]
+        model.fit(ROWS, epochs=1, verbose=0)
+        pairs = zip(flow.variables, before, strict=True)
+        return {id(v) for v, old in pairs if not np.array_equal(v, old)}
+
+    all_of_them = what_moved()
+    assert len(all_of_them) == everything
+    for net in nets:
+        net.trainable = False
+    assert len(flow.trainable_variables) == everything - of_nets
+    rest = what_moved()
+    assert rest == {id(v) for v in flow.trainable_variables}
+    assert len(model.trainable_variables) == everything - of_nets
+    nets[0].trainable = True
+    assert len(what_moved()) == everything - of_nets + 4
+
+
+def test_what_cannot_be_frozen_says_so():
+    flow = flows.real_nvp((2,), 2, (4,))
+    for part in (flow, flow.bijector, flow.bijector.bijectors[0]):
+        assert not hasattr(part, "trainable")
+        with pytest.raises(AttributeError, match=r"conditioner\.trainable = False"):
+            part.trainable = False
+
+
+def test_frozen_stacks_stay_frozen_in_files(tmp_path):
+    flow = flows.real_nvp((2,), 2, (4,))
+    for part in flow.bijector.bijectors[0].step.bijectors:
+        if hasattr(part, "conditioner"):
+            part.conditioner.trainable = False
+    model = compiled(flow)
+    model.fit(ROWS[:, :2], epochs=1, verbose=0)
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    assert len(loaded.flow.trainable_variables) == len(flow.trainable_variables) == 4
+
+
 def test_encode_decode_sample():
     model = compiled(vector_flow())
     model.fit(ROWS, epochs=1, verbose=0)

@@ -43,6 +43,10 @@ class Network(tf.Module):
         """The network itself, as it was given."""
         return self._net
 
+    def follow_frozen(self) -> None:
+        """Freezes the variables of layers that were frozen since, and the other way round."""
+        list(self._keras_variables)
+
     @property
     def draws_anew(self) -> bool:
         """Whether a second evaluation cannot repeat the random numbers of the first.

@@ -77,6 +77,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
         refuse_activity_losses(flow)
         self._adopted = adopt(flow)
+        self._trained = [v.trainable for v in flow.variables]
         self._functions: dict[str, Callable] = {}
         self._draw: Callable | None = None
         self._settings_version = settings_version()
@@ -164,6 +165,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             raise RuntimeError("Call compile(optimizer=...) before fit.")
         kwargs = _by_name(keras.Model.fit, args, kwargs)
         self._follow_settings()
+        self._follow_frozen()
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         validation = kwargs.get("validation_data")
         if validation is not None:
@@ -213,6 +215,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
         self._follow_settings()
+        self._follow_frozen()
         x = inputs.named(x, self._flow)
         inputs.check_batch(x, self._flow)
         if needs_initialization(self._flow):
@@ -220,6 +223,16 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         logs = super().train_on_batch(x, *args, **kwargs)
         self._guard.raise_or_warn()
         return logs
+
+    def _follow_frozen(self) -> None:
+        """Lets networks that were frozen since the last training, or no longer are, count so."""
+        trained = [v.trainable for v in self._flow.variables]
+        if trained == self._trained:
+            return
+        self._trained, self.train_function = trained, None
+        if not IS_LEGACY:
+            for view, is_trained in zip(self._adopted, trained, strict=True):
+                view.trainable = is_trained
 
     @property
     def trainable_weights(self):
