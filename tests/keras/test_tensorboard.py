@@ -71,7 +71,7 @@ def test_measures_reach_the_history_and_can_be_monitored(tmp_path):
         str(path), "health_round_trip", save_best_only=True, save_weights_only=True, mode="min"
     )
     health = flows.FlowHealth(ROWS[:8], left_out=None)
-    model, history = fitted([health, stop, best], epochs=3)
+    _, history = fitted([health, stop, best], epochs=3)
     assert path.exists()
     assert history.epoch == [0, 1]  # the first epoch was not bettered by 100
     assert set(history.history) == {"loss"} | MEASURES - {"health_saturation"}
