@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench lint format clean
+.PHONY: demo test test-slow test-oldest bench lint format clean
 
 demo: $(VENV)/.installed-examples
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/glow_digits.py $(ARGS)
@@ -15,6 +15,12 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+# Five families under the lowest versions that setup.cfg declares. These exist for Python 3.10 to
+# 3.12, so PYTHON must be one of them.
+test-oldest: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest -m "" tests/keras/test_families.py tests/keras/test_tensorboard.py \
+		-k "tensorboard or plain and (real_nvp or glow or maf-spline or neural_spline-image or ffjord-adaptive)" $(ARGS)
 
 # Ours against its peers, which have environments of their own: they clash with each other.
 bench: $(VENV)/.installed-bench $(VENV)-bench-torch/.installed $(VENV)-bench-jax/.installed
@@ -34,9 +40,18 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
+$(VENV)-oldest/.installed: setup.cfg
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit( \
+		"test-oldest needs Python 3.10 to 3.12, and $(PYTHON) is %d.%d: make test-oldest PYTHON=..." % v)'
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	sed -n '/^install_requires/,/^$$/s/^ *\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg \
+		> $(@D)/lowest.txt
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/lowest.txt --editable . pytest
+	touch $@
+
 $(VENV)-bench-%/.installed: benchmarks/requirements-%.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	-$(@D)/bin/python -m pip install --quiet --requirement $< && touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench-* build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-bench-* build dist *.egg-info .pytest_cache .ruff_cache

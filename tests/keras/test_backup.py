@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tensorflow as tf
 import tfp_flows as flows
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import keras
+from tfp_flows.training.precision import LossScaleOptimizer
 
 RANDOM = np.random.RandomState(0)
 ROWS = RANDOM.normal(size=(44, 3)).astype("float32")
@@ -38,7 +40,18 @@ def data_set():
     return rows()[0], tf.data.Dataset.from_tensor_slices(ROWS).batch(8)
 
 
-KINDS = {f.__name__: f for f in (rows, pixels, hutchinson, data_set)}
+def outliers():
+    """Two batches of six are skipped, if there is a usual gradient to measure them by."""
+    x = ROWS.copy()
+    x[[16, 32]] *= 1e4
+    return rows()[0], tf.data.Dataset.from_tensor_slices(x).batch(8)
+
+
+def half_precision():
+    return flows.real_nvp((3,), 2, (4,), network_dtype="mixed_float16"), ROWS
+
+
+KINDS = {f.__name__: f for f in (rows, pixels, hutchinson, data_set, outliers, half_precision)}
 
 
 class Interrupted(Exception):
@@ -63,7 +76,10 @@ def fitted(kind, callbacks, **kwargs):
     keras.utils.set_random_seed(0)
     flow, x = KINDS[kind]()
     model = flows.FlowModel(flow)
-    model.compile(keras.optimizers.Adam(1e-2))
+    optimizer = keras.optimizers.Adam(1e-2)
+    if kind == "half_precision":  # with a scale that moves
+        optimizer = LossScaleOptimizer(optimizer, initial_scale=4.0, dynamic_growth_steps=2)
+    model.compile(optimizer)
     size = None if isinstance(x, tf.data.Dataset) else 8
     history = model.fit(x, epochs=3, batch_size=size, callbacks=callbacks, verbose=0, **kwargs)
     return model, history
@@ -94,6 +110,47 @@ def test_resumed_is_uninterrupted(kind, save_freq, interrupted_at, epochs_left, 
     assert history.epoch == epochs_left
     np.testing.assert_allclose(history.history["loss"][-1], expected.history["loss"][-1], 1e-5)
     assert not os.listdir(tmp_path)  # done, so nothing to go on from
+
+
+def skipped(warnings):
+    messages = (str(w.message) for w in warnings)
+    return [m[: m.index(" gave")] for m in messages if "batch(es)" in m]
+
+
+def test_skipped_batches_are_remembered(tmp_path):
+    """The usual gradient, by which the next is judged, and what is still to be reported."""
+    with pytest.warns(UserWarning, match="2 batch") as expected:
+        whole, _ = fitted("outliers", [])
+    with pytest.raises(Interrupted):  # before the second outlier
+        fitted("outliers", [flows.BackupAndRestore(tmp_path, 1), Interrupt(4)])
+    with pytest.warns(UserWarning, match="2 batch") as found:
+        resumed, _ = fitted("outliers", [flows.BackupAndRestore(tmp_path, 1)])
+    assert_same(whole, resumed)
+    assert skipped(found) == skipped(expected) == ["2 batch(es)"] * 3
+
+
+def test_skipped_batches_are_reported_once(tmp_path):
+    """A backup at the end of an epoch is the start of the next one, which skipped none yet."""
+    with pytest.raises(Interrupted), pytest.warns(UserWarning, match="2 batch"):
+        fitted("outliers", [flows.BackupAndRestore(tmp_path), Interrupt(7)])
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        _, history = fitted("rows", [flows.BackupAndRestore(tmp_path)])
+    assert skipped(found) == []
+    assert history.epoch == [1, 2]
+
+
+def test_the_loss_scale_goes_on(tmp_path):
+    def scale(model):
+        legacy = getattr(model.optimizer, "loss_scale", None)
+        return float(model.optimizer.dynamic_scale if legacy is None else legacy)
+
+    whole, _ = fitted("half_precision", [])
+    with pytest.raises(Interrupted):
+        fitted("half_precision", [flows.BackupAndRestore(tmp_path, 1), Interrupt(8)])
+    resumed, _ = fitted("half_precision", [flows.BackupAndRestore(tmp_path, 1)])
+    assert scale(resumed) == scale(whole) == 2048.0
+    assert_same(whole, resumed)
 
 
 def test_keras_callback_is_made_safe(tmp_path):
@@ -146,6 +203,7 @@ import sys
 import numpy as np, tensorflow as tf
 import tfp_flows as flows
 from tfp_flows.keras_engine import keras
+from tfp_flows.training.precision import LossScaleOptimizer
 
 folder, out = sys.argv[1:]
 keras.utils.set_random_seed(0)

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+
+from tfp_flows.keras_engine import refuse_older
 
 TRAIN = """
 import sys
@@ -42,3 +45,10 @@ def test_both_engines_reach_the_same_loss():
     assert ours[-1] < ours[0] - 0.1
     # The engines' Adam places epsilon differently; 1e-3 nats is far below what training gains.
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_versions_that_would_not_train_are_refused():
+    refuse_older("3.10.0", "keras", "3.10")
+    refuse_older("4.0.0.dev1", "keras", "3.10")
+    with pytest.raises(ImportError, match=r"needs keras 3\.10 or later, found 3\.9\.2"):
+        refuse_older("3.9.2", "keras", "3.10")

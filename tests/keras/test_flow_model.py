@@ -180,6 +180,63 @@ def test_regularisers_of_conditioners_count():
     np.testing.assert_allclose(penalised - plain, expected, rtol=1e-3)
 
 
+def whole_norm(weight):
+    """As a regulariser, not the sum of what it is for parts of the weight."""
+    return tf.sqrt(tf.reduce_sum(tf.square(weight)))
+
+
+class Module(tf.Module):
+    """A network whose weight has norm 1."""
+
+    def __init__(self):
+        super().__init__()
+        start = np.random.RandomState(0).normal(size=(1, 2))
+        self.weight = tf.Variable(start, dtype=tf.float32, constraint=lambda w: w / whole_norm(w))
+
+    def __call__(self, x):
+        return tf.matmul(x, self.weight)
+
+
+def layer(**rules):
+    net = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(2, **rules)])
+    return net
+
+
+@pytest.mark.parametrize(
+    "make", [Module, lambda: layer(kernel_constraint=lambda w: w / whole_norm(w))]
+)
+@pytest.mark.parametrize("template", [True, False])
+def test_constraints_hold_for_every_step(make, template):
+    from tfp_flows import bijectors as fb
+
+    step = fb.AffineCoupling(make()) if template else lambda: fb.AffineCoupling(make())
+    repeat = fb.Repeat(step, 3)
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
+    model = compiled(flows.distributions.Flow(base, repeat))
+    model.fit(ROWS[:, :2], epochs=1, verbose=0)
+    (weights,) = (v.numpy() for v in repeat.trainable_variables if v.shape == (3, 1, 2))
+    np.testing.assert_allclose([whole_norm(w) for w in weights], np.ones(3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_regularisers_hold_for_every_step(template):
+    from tfp_flows import bijectors as fb
+
+    def build(regulariser):
+        keras.utils.set_random_seed(1)
+        step = lambda: fb.AffineCoupling(layer(kernel_regularizer=regulariser))  # noqa: E731
+        repeat = fb.Repeat(step() if template else step, 3)
+        base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
+        model = compiled(flows.distributions.Flow(base, repeat))
+        loss = model.evaluate(ROWS[:, :2], verbose=0, return_dict=True)["loss"]
+        (weights,) = (v.numpy() for v in repeat.trainable_variables if v.shape == (3, 1, 2))
+        return loss, weights
+
+    (plain, _), (penalised, weights) = build(None), build(whole_norm)
+    expected = sum(whole_norm(w) for w in weights)
+    np.testing.assert_allclose(penalised - plain, expected, rtol=1e-4)
+
+
 def test_dropout_follows_the_mode():
     model = compiled(flows.real_nvp((3,), 2, (8,), dropout=0.5))
     model.fit(ROWS, epochs=2, verbose=0)
@@ -217,6 +274,55 @@ def test_frozen_parts_stay():
     model.fit(ROWS[:, :2], epochs=1, verbose=0)
     for now, before in zip(nets[0].get_weights(), frozen, strict=True):
         np.testing.assert_array_equal(now, before)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_networks_can_be_frozen_at_any_time(stacked):
+    """In a stacked flow, for all of its steps."""
+    flow = flows.neural_spline((3,), 4, (4,), 2, stacked=stacked)
+    flows.initialize(flow, ROWS)
+    model = compiled(flow)
+    parts = flow.bijector.bijectors[0].step.bijectors if stacked else flow.bijector.bijectors
+    nets = [part.conditioner for part in parts if hasattr(part, "conditioner")]
+    everything = len(flow.trainable_variables)
+    of_nets = 4 * len(nets)
+
+    def what_moved():
+        before = [v.numpy() for v in flow.variables]
+        model.fit(ROWS, epochs=1, verbose=0)
+        pairs = zip(flow.variables, before, strict=True)
+        return {id(v) for v, old in pairs if not np.array_equal(v, old)}
+
+    all_of_them = what_moved()
+    assert len(all_of_them) == everything
+    for net in nets:
+        net.trainable = False
+    assert len(flow.trainable_variables) == everything - of_nets
+    rest = what_moved()
+    assert rest == {id(v) for v in flow.trainable_variables}
+    assert len(model.trainable_variables) == everything - of_nets
+    nets[0].trainable = True
+    assert len(what_moved()) == everything - of_nets + 4
+
+
+def test_what_cannot_be_frozen_says_so():
+    flow = flows.real_nvp((2,), 2, (4,))
+    for part in (flow, flow.bijector, flow.bijector.bijectors[0]):
+        assert not hasattr(part, "trainable")
+        with pytest.raises(AttributeError, match=r"conditioner\.trainable = False"):
+            part.trainable = False
+
+
+def test_frozen_stacks_stay_frozen_in_files(tmp_path):
+    flow = flows.real_nvp((2,), 2, (4,))
+    for part in flow.bijector.bijectors[0].step.bijectors:
+        if hasattr(part, "conditioner"):
+            part.conditioner.trainable = False
+    model = compiled(flow)
+    model.fit(ROWS[:, :2], epochs=1, verbose=0)
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    assert len(loaded.flow.trainable_variables) == len(flow.trainable_variables) == 4
 
 
 def test_encode_decode_sample():

@@ -118,3 +118,11 @@ def test_double_precision_from_end_to_end():
     history = model.fit(ROWS, validation_data=(ROWS, ROWS, weight), batch_size=64, verbose=0)
     np.testing.assert_allclose(history.history["loss"], exact, **close)
     np.testing.assert_allclose(history.history["val_loss"], weighted, **close)
+
+
+def test_variables_are_listed_once_in_mixed_precision():
+    """Twice, an optimizer would take two steps with each."""
+    full, mixed = (flows.real_nvp((2,), 3, (4,), network_dtype=d) for d in (None, "mixed_float16"))
+    names = list(variable_paths(full))
+    assert list(variable_paths(mixed)) == names
+    assert len(mixed.trainable_variables) == len(full.trainable_variables)

@@ -28,6 +28,14 @@ context = random.normal(size=(129, 2)).astype("float32")
 """
 
 TRAIN = """
+def network():
+    # with a penalty on its weights, which is the same on all replicas
+    inputs = keras.layers.Input((2,)), keras.layers.Input((2,))
+    rule = keras.regularizers.L2(0.1)
+    hidden = keras.layers.Dense(8, "tanh", kernel_regularizer=rule)
+    return keras.Model(inputs, keras.layers.Dense(4)(hidden(keras.layers.Concatenate()(inputs))))
+
+
 def build():
     keras.utils.set_random_seed(0)
     if kind == "reversible":
@@ -36,8 +44,16 @@ def build():
         parts = [fb.AffineCoupling(flows.conditioners.mlp(2, 4, (8,))), fb.ActNorm(4)]
         base = tfd.Sample(tfd.Normal(0.0, 1.0), 4)
         flow = tfd.TransformedDistribution(base, tfb.Chain(parts))
+    elif kind == "conditional":  # stacked steps, and a layer that is frozen
+        frozen = network()
+        frozen.trainable = False
+        pair = fb.Chain([fb.AffineCoupling(network()), fb.AffineCoupling(network(), swap=True)])
+        parts = [fb.ActNorm(4), fb.Repeat(pair, 2, unroll=True), fb.AffineCoupling(frozen)]
+        base = tfd.Sample(tfd.Normal(0.0, 1.0), 4)
+        flow = flows.distributions.Flow(base, fb.Chain(parts), context_shape=(2,))
+        assert len(flow.trainable_variables) == 2 + 8
     else:
-        flow = flows.real_nvp((4,), 2, (8,), context_shape=(2,) if kind == "conditional" else None)
+        flow = flows.real_nvp((4,), 2, (8,))
     model = flows.FlowModel(flow)
     clip = 0.5 if kind == "clipped" else None
     optimizer = keras.optimizers.SGD(1e-2, momentum=0.9, global_clipnorm=clip)
@@ -60,6 +76,8 @@ for kind in sys.argv[1:]:
             "weights": [v.numpy().tolist() for v in model.flow.trainable_variables],
         }
         print("found", json.dumps(found))
+        assert len(model.trainable_variables) == len(model.flow.trainable_variables)
+        assert "_all_reduce_sum_gradients" not in vars(model.optimizer)
 """
 
 INITIALISE = """

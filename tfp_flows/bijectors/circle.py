@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.draws import random_state
 
 
 def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
@@ -40,7 +41,7 @@ class Rotation(FlowBijector):
 
     Args:
       features: the size of the last axis, which holds the angles.
-      seed: of the random rotation that it starts with.
+      seed: of the random rotation that it starts with; from TensorFlow's global generator if None.
       bound: half the circumference; angles lie in `[-bound, bound)`.
       dtype: of the variable; it is cast to that of the input.
       rotation: a variable to use in place of a new one.
@@ -66,7 +67,7 @@ class Rotation(FlowBijector):
     ):
         self._bound = float(bound)
         if rotation is None:
-            start = _random_angles(features, self._bound, seed)
+            start = self._random_angles(features, random_state(seed))
             rotation = tf.Variable(tf.constant(start, dtype), name="rotation")
         self.rotation = rotation
         super().__init__(
@@ -83,9 +84,11 @@ class Rotation(FlowBijector):
         )
 
     def _fresh_values(self, turn):
-        seed = self.parameters["seed"]
-        seed = None if seed is None else seed + turn
-        return [(self.rotation, _random_angles(self.rotation.shape[0], self._bound, seed))]
+        random = random_state(self.parameters["seed"], turn)
+        return [(self.rotation, self._random_angles(self.rotation.shape[0], random))]
+
+    def _random_angles(self, features: int, random: np.random.RandomState) -> np.ndarray:
+        return random.uniform(-self._bound, self._bound, features)
 
     def _forward_and_log_det(self, x, context):
         return self._rotated(x, 1.0)
@@ -102,7 +105,3 @@ class Rotation(FlowBijector):
 
     def _describe(self):
         return f"{self.rotation.shape[0]}"
-
-
-def _random_angles(features: int, bound: float, seed: int | None) -> np.ndarray:
-    return np.random.RandomState(seed).uniform(-bound, bound, features)

@@ -213,7 +213,7 @@ class ContinuousFlow(FlowBijector):
             width = context.shape[-1]
             context = tf.broadcast_to(context, tf.concat([batch, [width]], 0))
             context = tf.reshape(context, [-1, width])
-        seed = fresh_seed(self) if in_training() else tf.constant([self._seed, 0], tf.int32)
+        seed = fresh_seed(self, None if in_training() else self._seed)
         probes = draw_probes(state, trace, self._noise, seed)
         start, end = self._times if forward else self._times[::-1]
         weights = tuple(math.copysign(w, end - start) for w in self._weights)

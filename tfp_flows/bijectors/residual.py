@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfp_flows.bijectors.contraction_log_det import exact_log_det, unbiased_log_det
 from tfp_flows.core import FlowBijector, Network
@@ -106,7 +105,7 @@ class Residual(FlowBijector):
             change, log_det = exact_log_det(network, y)
         else:
             change, log_det = unbiased_log_det(
-                network, y, self._draw_seed(), self._exact_terms, self._continuation
+                network, y, fresh_seed(self, self._seed), self._exact_terms, self._continuation
             )
         return y + change, log_det
 
@@ -133,11 +132,6 @@ class Residual(FlowBijector):
         if size is None:
             raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
         return lambda y: self._network(y, 1, size, context)
-
-    def _draw_seed(self) -> tf.Tensor:
-        if self._seed is None:
-            return fresh_seed(self)
-        return tf.constant([self._seed, 0], tf.int32)
 
     def _describe(self):
         return f"{self._network!r}, {self._log_det_kind}"

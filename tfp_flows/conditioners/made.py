@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.conditioners.inputs import with_context
+from tfp_flows.core.draws import random_state
 from tfp_flows.keras_engine import keras
 
 ORDERS = ("sequential", "reverse", "random")
@@ -45,7 +46,7 @@ def made(
       activation: a Keras activation.
       context: width of the context that the network takes as its second input; every output
         depends on all of it. None if it takes none.
-      seed: of the random order; NumPy's own if None.
+      seed: of the random order; from TensorFlow's global generator if None.
       dtype: of the layers; Keras's own default if None.
       name: of the model.
 
@@ -89,7 +90,7 @@ def _entries_in_order(order: str | Sequence[int], size: int, seed: int | None) -
         if order not in ORDERS:
             raise ValueError(f"order must be one of {ORDERS} or a permutation, got {order!r}.")
         if order == "random":
-            return np.random.default_rng(seed).permutation(size)
+            return random_state(seed).permutation(size)
         return np.arange(size)[:: -1 if order == "reverse" else 1]
     given = np.asarray(order)
     if given.shape != (size,) or sorted(given.tolist()) != list(range(size)):

@@ -29,7 +29,12 @@ class Network(tf.Module):
                 f"a function. Got {net if isinstance(net, type) else type(net).__name__}."
             )
         super().__init__(name=name)
-        self._keras_variables = LiveVariables(net) if is_keras_layer(net) else ()
+        self._keras_variables = ()
+        if is_keras_layer(net):
+            self._keras_variables = LiveVariables(net)
+            # A layer of tf_keras is a tf.Module as well: it would show its variables twice, and
+            # under mixed precision as other objects.
+            self._TF_MODULE_IGNORED_PROPERTIES = self._TF_MODULE_IGNORED_PROPERTIES | {"_net"}
         self._net = net
         self._checked = False
 
@@ -37,6 +42,10 @@ class Network(tf.Module):
     def net(self) -> Any:
         """The network itself, as it was given."""
         return self._net
+
+    def follow_frozen(self) -> None:
+        """Freezes the variables of layers that were frozen since, and the other way round."""
+        list(self._keras_variables)
 
     @property
     def draws_anew(self) -> bool:

@@ -17,19 +17,25 @@ class Noise:
     """Seeds for whoever draws noise, all of them from one.
 
     Args:
-      seed: gives the seed, shape [2] and int32; called in the graph that needs it.
+      seed: gives the seed, shape [2] and int32; called in the graph that needs it. Without it
+        every seed is drawn from TensorFlow's global generator.
       places: which places in loops the seeds are for.
     """
 
-    def __init__(self, seed: Callable[[], tf.Tensor], places: tuple = ()):
+    def __init__(self, seed: Callable[[], tf.Tensor] | None = None, places: tuple = ()):
         self._seed = seed
         self._places = places
         self._turns: dict[int, int] = {}
 
     def seed_for(self, owner: Any) -> tf.Tensor:
         """The seed of `owner`; it has but one, so that what is evaluated again draws alike."""
+        if self._seed is None:
+            return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
         turn = self._turns.setdefault(id(owner), len(self._turns))
-        seed = _fold(self._seed(), turn)
+        return self.here(_fold(self._seed(), turn))
+
+    def here(self, seed: tf.Tensor) -> tf.Tensor:
+        """What a seed of shape [2] becomes at this place in loops."""
         for place in self._places:
             seed = _fold(seed, place)
         return seed
@@ -41,13 +47,13 @@ class Noise:
         return inner
 
 
-def current_noise() -> Noise | None:
+def current_noise() -> Noise:
     """What `noise_from` has set in this thread."""
-    return getattr(_LOCAL, "noise", None)
+    return getattr(_LOCAL, "noise", None) or Noise()
 
 
 @contextlib.contextmanager
-def noise_from(noise: Noise | None) -> Iterator[None]:
+def noise_from(noise: Noise) -> Iterator[None]:
     """Within the block, in this thread, `fresh_seed` asks `noise`."""
     before, _LOCAL.noise = current_noise(), noise
     try:
@@ -58,13 +64,16 @@ def noise_from(noise: Noise | None) -> Iterator[None]:
 
 def noise_at(place: tf.Tensor | int) -> contextlib.AbstractContextManager:
     """Within the block, noise differs from that at other places in the same loop."""
-    noise = current_noise()
-    return noise_from(noise and noise.at(place))
+    return noise_from(current_noise().at(place))
 
 
-def fresh_seed(owner: Any) -> tf.Tensor:
-    """A seed of shape [2] for `owner`; without `noise_from`, from TensorFlow's global generator."""
+def fresh_seed(owner: Any, own: int | None = None) -> tf.Tensor:
+    """A seed of shape [2] for `owner`.
+
+    It follows from the owner's `own` seed if there is one, or from `noise_from`, or else from
+    TensorFlow's global generator. At other places in a loop it is another one.
+    """
     noise = current_noise()
-    if noise is None:
-        return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
-    return noise.seed_for(owner)
+    if own is None:
+        return noise.seed_for(owner)
+    return noise.here(tf.constant([own, 0], tf.int32))

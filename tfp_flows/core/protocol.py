@@ -12,11 +12,12 @@ import tensorflow_probability as tfp
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversal import rebuild
 from tfp_flows.core.unknown_rank import flat_batch, restored, spread
+from tfp_flows.core.variables import FrozenByNetworks
 
 tfb = tfp.bijectors
 
 
-class FlowBijector(tfb.Bijector):
+class FlowBijector(FrozenByNetworks, tfb.Bijector):
     """A `tfb.Bijector` that computes `(value, log|det J|)` in one evaluation.
 
     A family implements two methods, and nothing else of TFP's protocol:

@@ -12,7 +12,7 @@ from tfp_flows.core.draws import values_drawn_again
 from tfp_flows.core.network import Network
 from tfp_flows.core.protocol import data_dependent
 from tfp_flows.core.substitution import reading
-from tfp_flows.core.variables import variable_paths
+from tfp_flows.core.variables import set_trainable, variable_paths
 
 
 class Stack(tf.Module):
@@ -27,6 +27,7 @@ class Stack(tf.Module):
     _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES | {
         "_template",
         "_own",
+        "_tracked",
     }
 
     def __init__(
@@ -37,9 +38,10 @@ class Stack(tf.Module):
     ):
         super().__init__(name=name)
         self._template = self._no_dependency(template)
-        self.variables_by_path = dict(variables)
         own = variable_paths(template)
         self._own = self._no_dependency([own[path] for path in variables])
+        self._tracked = dict(variables)  # for checkpoints
+        self.variables_by_path = _LiveStack(template, self._own, variables)
 
     @classmethod
     def of(cls, make: Callable[[], tf.Module], count: int, name: str = "stack") -> Stack:
@@ -112,6 +114,33 @@ class Stack(tf.Module):
         """Within the block the template has these values; yields what it assigns."""
         with reading(self._own, slices) as assigned:
             yield assigned
+
+
+class _LiveStack(Mapping):
+    """Stacked variables by path; they are trained where the template's own are, at any time.
+
+    So a network that is frozen is frozen in every step.
+    """
+
+    def __init__(
+        self, template: tf.Module, own: list[tf.Variable], variables: Mapping[str, tf.Variable]
+    ):
+        self._networks = [m for m in _family(template) if isinstance(m, Network)]
+        self._own = own
+        self._variables = dict(variables)
+
+    def __getitem__(self, path: str) -> tf.Variable:
+        return self._variables[path]
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __iter__(self) -> Iterator[str]:
+        for network in self._networks:
+            network.follow_frozen()
+        for own, stacked in zip(self._own, self._variables.values(), strict=True):
+            set_trainable(stacked, own.trainable)
+        return iter(self._variables)
 
 
 def _stacked(template: tf.Module, values: list[list[np.ndarray]]) -> dict[str, tf.Variable]:

@@ -39,7 +39,7 @@ class LiveVariables(collections.abc.Sequence):
         variables = []
         for view in self._layer.variables:
             variable = as_tf_variable(view)
-            variable._trainable = id(view) in trained  # a frozen layer freezes what TFP sees
+            set_trainable(variable, id(view) in trained)  # a frozen layer freezes what TFP sees
             variables.append(variable)
         return variables
 
@@ -66,6 +66,30 @@ def as_tf_variable(variable: Any) -> tf.Variable:
 def components(variable: tf.Variable) -> list[tf.Variable]:
     """The variable itself; under a `tf.distribute.Strategy`, its copies on the replicas."""
     return list(getattr(variable, "values", [variable]))
+
+
+def set_trainable(variable: tf.Variable, trainable: bool) -> None:
+    """Freezes a variable, or lets it be trained again."""
+    for holder in (variable, *components(variable)):
+        holder._trainable = trainable
+
+
+class FrozenByNetworks:
+    """What setting `trainable` would not freeze says so, where Python would take the attribute."""
+
+    @property
+    def trainable(self):
+        raise AttributeError(f"{type(self).__name__} has no attribute 'trainable'.")
+
+    @trainable.setter
+    def trainable(self, value):
+        raise AttributeError(
+            f"{type(self).__name__}.trainable cannot be set: it would freeze nothing. Freeze "
+            "networks, part.conditioner.trainable = False (in a stacked flow, those of "
+            "repeat.step, for all steps at once; stacked=False for some of them), or all that a "
+            "FlowModel trains, model.trainable = False. Give parts without a network variables "
+            "that are not trained: fb.ActNorm(2, shift=tf.Variable(..., trainable=False), ...)."
+        )
 
 
 @contextlib.contextmanager
@@ -137,7 +161,7 @@ def refuse_untracked(owner: tf.Module) -> Iterator[None]:
     """
     with tf.GradientTape() as tape:
         yield
-    tracked = {id(c) for v in owner.trainable_variables for c in components(v)}
+    tracked = {id(c) for v in owner.variables for c in components(v)}  # frozen ones as well
     missing = [v for v in tape.watched_variables() if not tracked & {id(c) for c in components(v)}]
     if missing:
         names = ", ".join(f"{v.name} {tuple(v.shape)}" for v in missing)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.noise import fresh_seed
+from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
 from tfp_flows.distributions.flow import Flow
@@ -16,7 +17,7 @@ from tfp_flows.distributions.unknown_rank import flat_log_prob, ranks_are_known
 tfd = tfp.distributions
 
 
-class Dequantized(tfd.Distribution):
+class Dequantized(FrozenByNetworks, tfd.Distribution):
     r"""A distribution over integer images around a continuous flow.
 
     Pixels `i` in `0 ... levels - 1` become `(i + u) / levels - 1/2` with noise `u` in (0, 1), which

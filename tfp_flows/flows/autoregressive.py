@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -19,6 +18,7 @@ from tfp_flows.flows.base import (
     check_dtype,
     check_event_shape,
     ready_made,
+    seeds_from,
     standard_normal,
     taking_turns,
 )
@@ -65,7 +65,7 @@ def maf(
         in an `fb.Repeat`, which makes optimizer updates cheap.
       activation: a Keras activation.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      seed: of random orders.
+      seed: of random orders; from TensorFlow's global generator if None.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -144,7 +144,7 @@ def _flow(
         raise ValueError(f"transformer must be 'affine' or 'spline', got {transformer!r}.")
     if order not in ("reverse", "random"):
         raise ValueError(f"order must be 'reverse' or 'random', got {order!r}.")
-    random = np.random.default_rng(seed)
+    seeds = seeds_from(seed)
     numbers = 2 if transformer == "affine" else 3 * bins - 1
 
     def make_layer(turn: bool) -> list[tfb.Bijector]:
@@ -153,9 +153,10 @@ def _flow(
             features,
             numbers,
             as_units(hidden),
-            random.permutation(features) if order == "random" else entries,
+            order if order == "random" else entries,
             activation,
             context,
+            next(seeds),
             dtype=dtype.name,
         )
         if transformer == "affine":

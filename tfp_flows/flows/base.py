@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.core.draws import spawned_seeds
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
@@ -118,8 +119,8 @@ def check_context_shape(
 
 
 def seeds_from(seed: int | None) -> Iterator[int | None]:
-    """A seed for each part that starts at random; None for all if there is none."""
-    return itertools.repeat(None) if seed is None else itertools.count(seed)
+    """A seed of its own for each part that starts at random; None for all if there is none."""
+    return itertools.repeat(None) if seed is None else spawned_seeds(seed)
 
 
 def mixing(channels: int, seeds: Iterator[int | None], dtype: tf.DType) -> list[tfb.Bijector]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ from tfp_flows.flows.base import (
     check_dtype,
     check_event_shape,
     ready_made,
+    seeds_from,
     standard_normal,
 )
 
@@ -75,7 +77,7 @@ def ffjord(
     check_counts(blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
     parts = []
-    for i in range(blocks):
+    for block_seed in itertools.islice(seeds_from(seed), blocks):
         net = drift(features, as_units(hidden), activation, context, dtype=dtype.name)
         flow = fb.ContinuousFlow(
             net,
@@ -85,7 +87,7 @@ def ffjord(
             atol=atol,
             trace=trace,
             noise=noise,
-            seed=seed + i,
+            seed=block_seed,
             kinetic_penalty=kinetic_penalty,
             jacobian_penalty=jacobian_penalty,
         )

@@ -13,7 +13,7 @@ from tfp_flows.training.batches import batches, in_order, takes_over
 from tfp_flows.training.guard import StopWhenNotFinite
 from tfp_flows.training.health import FlowHealth
 from tfp_flows.training.pace import steps_per_execution
-from tfp_flows.training.progress import EpochCount
+from tfp_flows.training.run_state import EpochEnds
 
 
 class FlowFeeding:
@@ -56,11 +56,11 @@ class FlowFeeding:
             # Epochs are counted before others save, and faults are raised after that.
             watched = any(isinstance(c, FlowHealth) for c in callbacks)
             last = [] if watched else [StopWhenNotFinite(self._guard)]
-            callbacks = [EpochCount(self._progress), *callbacks, *last]
-        self._progress.begin(kwargs.get("initial_epoch", 0), resumed)
+            callbacks = [EpochEnds(self._run), *callbacks, *last]
+        first = self._run.begin(kwargs.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
             replicas.take_from_chief(self._whole_state(), self.distribute_strategy)
-        first = self._progress.numbers()["epoch"]
+            first = self._progress.numbers()["epoch"]
         return kwargs | {"callbacks": callbacks, "initial_epoch": first}
 
     def evaluate(self, x, y, **kwargs):

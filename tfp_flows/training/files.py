@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfp_flows import saving
 from tfp_flows.core.variables import as_tf_variable, restored_on_error, variable_paths
 from tfp_flows.keras_engine import keras
+from tfp_flows.training import precision
 from tfp_flows.version import __version__
 
 FORMAT = 1  # of the description in a .keras file
@@ -75,11 +76,14 @@ class FlowFiles:
             saving.check_weights_file(variable_paths(self._flow), draft)
 
     def _whole_state(self) -> list[tf.Variable]:
-        """All that a training goes on from: of the flow, the optimizer and the progress."""
+        """All that a training goes on from: of the flow, the optimizer and the run."""
         of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
         of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
         of_optimizer = [as_tf_variable(v) for v in of_optimizer]
-        return [*self._flow.variables, *of_optimizer, self._progress.state]
+        return [*self._flow.variables, *of_optimizer, *self._run.by_name.values()]
+
+    def _loss_scale(self) -> dict[str, tf.Variable]:
+        return precision.scale_state(getattr(self, "optimizer", None))
 
     def _size_on_disk(self) -> int:
         header = 2048  # more than HDF5 needs to describe an array

@@ -22,7 +22,9 @@ from tfp_flows.training.feeding import FlowFeeding
 from tfp_flows.training.files import FlowFiles
 from tfp_flows.training.guard import Guard
 from tfp_flows.training.progress import Progress
+from tfp_flows.training.run_state import RunState
 from tfp_flows.training.scoring import FlowScoring
+from tfp_flows.training.shown import ShownLayer, shown_layers
 from tfp_flows.training.steps import FlowSteps
 from tfp_flows.training.use import FlowUse
 
@@ -75,12 +77,14 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
         refuse_activity_losses(flow)
         self._adopted = adopt(flow)
+        self._trained = [v.trainable for v in flow.variables]
         self._functions: dict[str, Callable] = {}
         self._draw: Callable | None = None
         self._settings_version = settings_version()
         self._is_initialized = False
         self._guard = Guard()
         self._progress = Progress()
+        self._run = RunState(self._progress, self._guard, self._loss_scale)
         exact = "float64" if continuous.dtype == tf.float64 else None
         self._loss_metric = replicas.Mean(name="loss", dtype=exact)
         self._bits_metric = None
@@ -92,6 +96,11 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def flow(self) -> tfd.Distribution:
         """The distribution itself."""
         return self._flow
+
+    @property
+    def layers(self) -> list[ShownLayer]:
+        """The flow's variables by layers and names, as `keras.callbacks.TensorBoard` shows them."""
+        return shown_layers(self._flow)
 
     def build(self, input_shape=None):
         """Does nothing: a flow is built when it is made."""
@@ -156,6 +165,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             raise RuntimeError("Call compile(optimizer=...) before fit.")
         kwargs = _by_name(keras.Model.fit, args, kwargs)
         self._follow_settings()
+        self._follow_frozen()
         x, y, kwargs = self._checked_inputs(x, y, kwargs)
         validation = kwargs.get("validation_data")
         if validation is not None:
@@ -205,6 +215,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def train_on_batch(self, x, *args, **kwargs):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
         self._follow_settings()
+        self._follow_frozen()
         x = inputs.named(x, self._flow)
         inputs.check_batch(x, self._flow)
         if needs_initialization(self._flow):
@@ -212,6 +223,16 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         logs = super().train_on_batch(x, *args, **kwargs)
         self._guard.raise_or_warn()
         return logs
+
+    def _follow_frozen(self) -> None:
+        """Lets networks that were frozen since the last training, or no longer are, count so."""
+        trained = [v.trainable for v in self._flow.variables]
+        if trained == self._trained:
+            return
+        self._trained, self.train_function = trained, None
+        if not IS_LEGACY:
+            for view, is_trained in zip(self._adopted, trained, strict=True):
+                view.trainable = is_trained
 
     @property
     def trainable_weights(self):

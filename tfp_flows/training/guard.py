@@ -10,6 +10,7 @@ import math
 import warnings
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows.keras_engine import keras
@@ -45,6 +46,7 @@ class Guard:
         self._usual = tf.Variable(
             tf.zeros([], tf.float64), trainable=False, aggregation=first, name="usual_norm"
         )
+        self._ended = (0, 0)  # counts of an epoch that has ended, and is not reported yet
 
     def __call__(self, gradients: list[tf.Tensor | None]) -> tuple[list, tf.Tensor]:
         """Returns the gradients and True; or zeros and False if the batch is left out."""
@@ -61,11 +63,21 @@ class Guard:
         kept = [None if g is None else tf.where(fine, g, tf.zeros_like(g)) for g in gradients]
         return kept, fine
 
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        """What a resumed run needs of it."""
+        return {"left_out": self._left_out, "usual_norm": self._usual}
+
     def take(self) -> LeftOut:
         """The batches left out since the last call."""
-        counts = LeftOut(*map(int, self._left_out.numpy()))
+        counts = np.add(self._ended, self._left_out.numpy())
+        self._ended = (0, 0)
         self._left_out.assign(tf.zeros_like(self._left_out))
-        return counts
+        return LeftOut(*map(int, counts))
+
+    def end_epoch(self) -> None:
+        """Keeps the counts of an epoch out of the state, in which the next one begins."""
+        self._ended = self.take()
 
     def raise_or_warn(self) -> None:
         """Raises ValueError for gradients that were not finite, warns of other outliers."""

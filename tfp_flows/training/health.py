@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfp_flows.keras_engine import keras
 from tfp_flows.training import data as inputs
 from tfp_flows.training.health_plot import draw
-from tfp_flows.training.measures import Walk, not_finite_variables
+from tfp_flows.training.measures import Walk, not_finite_variables, worst
 from tfp_flows.training.remedies import State, refuse_schedule
 
 ACTIONS = ("stop", "roll_back", "lower_rate", "warn")
@@ -30,7 +30,10 @@ class FlowHealth(keras.callbacks.Callback):
     usual. Without this callback it raises ValueError for the former at the end of the epoch, and
     warns of the latter; with it, they are a fault like any other.
 
-    Put it before callbacks that save, so that they save what it leaves.
+    Put it before callbacks that save, so that they save what it leaves. Callbacks after it and
+    `History` find in the logs of an epoch, as `health_round_trip`, `health_log_det`,
+    `health_condition` and `health_saturation`, the largest measure of all layers, and
+    `health_left_out`; so TensorBoard draws them, and `ModelCheckpoint` can monitor them.
 
     Args:
       probe: examples, `[n, *event_shape]`; a hundred are plenty. For `Dequantized`, pixels.
@@ -132,7 +135,6 @@ class FlowHealth(keras.callbacks.Callback):
         self._walk = Walk(flow)
         self._healthy: State | None = None
         self._acted, self._epoch, self.history, self.message = 0, 0, [], ""
-        self.model._guard.take()
         self._look({})
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -145,6 +147,11 @@ class FlowHealth(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._look(logs)
+        if logs is not None:  # the same dict goes on to the callbacks after this one
+            for name, value in worst(self.history[-1]["layers"]).items():
+                logs[f"health_{name}"] = value
+            of_epoch = [r["left_out"] for r in self.history if r["epoch"] == self._epoch]
+            logs["health_left_out"] = sum(of_epoch)
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draws the history: a panel for each measure, with its limit, and a line for each layer.
@@ -167,7 +174,7 @@ class FlowHealth(keras.callbacks.Callback):
             "step": _number(self.model.optimizer.iterations),
             "loss": _finite_or_none((logs or {}).get("loss")),
             "learning_rate": _number(self.model.optimizer.learning_rate),
-            "left_out": sum(self.model._guard.take()),
+            "left_out": sum(self.model._guard.take()) if self.history else 0,
             "layers": layers,
             "not_finite": not_finite_variables(self.model.flow, layers),
             "fault": None,

@@ -166,6 +166,16 @@ def measure(b: tfb.Bijector, value: tf.Tensor, context) -> tuple[tf.Tensor, Meas
     return out, measures
 
 
+def worst(layers: list[dict]) -> dict[str, float]:
+    """The largest value of each measure over all layers; NaN where one is not finite."""
+    found = {}
+    for measure in ("round_trip", "log_det", "condition", "saturation"):
+        values = [v for layer in layers for name, v in layer.items() if name.startswith(measure)]
+        if values:
+            found[measure] = math.nan if None in values else float(max(map(abs, values)))
+    return found
+
+
 def not_finite_variables(flow: tfd.Distribution, layers: list[dict]) -> list[str]:
     """The paths of the variables that hold NaN or infinity, in the order of the layers."""
     bad = [

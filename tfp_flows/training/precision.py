@@ -40,6 +40,13 @@ def scales(optimizer: Any) -> bool:
     return isinstance(optimizer, LossScaleOptimizer)
 
 
+def scale_state(optimizer: Any) -> dict[str, tf.Variable]:
+    """The loss scale and its counter where Keras does not save them: under tf_keras."""
+    if not (IS_LEGACY and scales(optimizer) and optimizer.dynamic):
+        return {}
+    return {name: v for (name, _), v in optimizer._loss_scale._weights.items()}
+
+
 def scaled(loss: tf.Tensor, optimizer: Any) -> tf.Tensor:
     """The loss as its gradient is to be taken for this optimizer."""
     if IS_LEGACY:

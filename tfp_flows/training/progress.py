@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core.noise import Noise
-from tfp_flows.keras_engine import keras
 
 _PARTS = ("seed", "step", "epoch", "batch")
 
 
-class Progress(keras.metrics.Metric):
+class Progress:
     """The seed of a training, its steps, and the epochs and batches of the `fit` under way.
 
     Noise and the order of the rows follow from the seed and the step alone, so that a run that
-    goes on from a file is the run that was not interrupted. It is a metric only since Keras saves
-    the state of metrics with the model.
+    goes on from a file is the run that was not interrupted.
     """
 
     def __init__(self):
-        super().__init__(name="progress")
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         zeros = tf.zeros([len(_PARTS)], tf.int64)
         self._state = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
 
     @property
-    def state(self) -> tf.Variable:
+    def state(self) -> dict[str, tf.Variable]:
         """All numbers, in one variable."""
-        return self._state
+        return {"numbers": self._state}
 
     def begin(self, initial_epoch: int, resumed: bool) -> int:
         """Starts a `fit`, or goes on with one that was read back; returns its first epoch."""
@@ -76,27 +72,3 @@ class Progress(keras.metrics.Metric):
         if replica is None or replica.num_replicas_in_sync == 1:
             return seed
         return tf.random.experimental.stateless_fold_in(seed, replica.replica_id_in_sync_group)
-
-    def save_own_variables(self, store):
-        store["state"] = self._state.numpy()
-
-    def load_own_variables(self, store):
-        if "state" in store.keys():  # noqa: SIM118, a store of Keras is no dict
-            self._state.assign(np.asarray(store["state"]))
-
-    def update_state(self, *_, **__):
-        """Nothing: it measures nothing."""
-
-    def result(self):
-        return tf.zeros([])
-
-
-class EpochCount(keras.callbacks.Callback):
-    """Counts epochs; the first of all callbacks, since others save what it counts."""
-
-    def __init__(self, progress: Progress):
-        super().__init__()
-        self._progress = progress
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._progress.end_epoch(epoch)

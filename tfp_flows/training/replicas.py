@@ -158,6 +158,9 @@ def apply_summed(optimizer, gradients: list, variables: list) -> None:
         optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
     elif hasattr(optimizer, "_all_reduce_sum_gradients"):
         optimizer._all_reduce_sum_gradients = list
-        optimizer.apply_gradients(pairs)
+        try:
+            optimizer.apply_gradients(pairs)
+        finally:  # the first replica to end does it: by then all have passed that place
+            vars(optimizer).pop("_all_reduce_sum_gradients", None)
     else:
         raise NotImplementedError("This version of Keras sums gradients in another place.")
