@@ -8,9 +8,12 @@ from tfp_flows.saving.digest import (
     sign_weights_file,
     verify,
 )
-from tfp_flows.saving.export import export_saved_model, latent_sampler, prove_equal, signatures
+from tfp_flows.saving.export import export_saved_model
 from tfp_flows.saving.files import reserve, whole_or_not_at_all
 from tfp_flows.saving.object_graph import from_config, to_config
+from tfp_flows.saving.proof import provable, prove
+from tfp_flows.saving.sampling import latent_sampler
+from tfp_flows.saving.signatures import signatures
 from tfp_flows.saving.weights import check_weights_file, load_arrays, prove_same_arrays
 
 __all__ = [
@@ -20,7 +23,8 @@ __all__ = [
     "from_config",
     "latent_sampler",
     "load_arrays",
-    "prove_equal",
+    "provable",
+    "prove",
     "prove_same_arrays",
     "refuse_code",
     "refuse_damaged",

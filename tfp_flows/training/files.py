@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -61,9 +62,12 @@ class FlowFiles:
             saving.sign_keras_file(draft)
             loaded = keras.saving.load_model(str(draft), compile=False)
             saving.prove_same_arrays(variable_paths(self._flow), variable_paths(loaded.flow))
-            theirs = {n: loaded._function(n) for n in self._all_functions()}
-            what = "The .keras file"
-            saving.prove_equal(self._flow, self._all_functions(), self._probe(), theirs, what)
+            proof = saving.prove(self._provable(), self._probe())
+            if proof:
+                proof.check(loaded._provable()[proof.name], "The .keras file")
+
+    def _provable(self) -> dict[str, Callable]:
+        return saving.provable(self._flow, self._all_functions())
 
     def save_weights(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
@@ -96,15 +100,43 @@ class FlowFiles:
         with restored_on_error(self._whole_state()):
             super().load_weights(str(filepath), *args, **kwargs)
 
-    def export(self, filepath: str | os.PathLike, **_) -> None:
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        *,
+        pixel_dtype: str | tf.DType | None = None,
+    ) -> None:
         """Writes a SavedModel that needs neither tfp_flows nor TFP, and proves it by reading it.
 
         Signatures: `serving_default` and `log_prob(x)`, `sample(n, seed, temperature)`,
         `encode(x)`, `decode(z)`, each with an open batch size and one output of its own name.
         The loaded object also has them as methods. With them comes a request for each, which
         TensorFlow Serving replays to be warm, and the digests that `flows.verify` checks.
+
+        Args:
+          filepath: the folder to make or replace.
+          format: `"tf_saved_model"`.
+          verbose: as Keras has it; nothing is printed.
+          pixel_dtype: of the pixels that the signatures of a `flows.Dequantized` take and give, as
+            `"uint8"`; None: int32.
+
+        Raises:
+          ValueError: another format; a `pixel_dtype` for a flow without pixels, or one that cannot
+            hold its levels.
+          RuntimeError: what was read back differs; the folder is not kept.
+          OSError: it cannot be written, as on a full disk; what was there stays.
         """
-        saving.export_saved_model(self._flow, self._all_functions(), filepath, self._probe())
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"The format must be 'tf_saved_model', got {format!r}. For TensorFlow Lite, "
+                "convert the SavedModel with tf.lite.TFLiteConverter.from_saved_model."
+            )
+        functions = self._all_functions()
+        if pixel_dtype is not None:
+            functions = saving.signatures(self._flow, pixel_dtype)
+        saving.export_saved_model(self._flow, functions, filepath, self._probe())
 
 
 def _check_ending(path: str | os.PathLike, ending: str) -> None:
