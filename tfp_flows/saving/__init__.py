@@ -11,6 +11,7 @@ from tfp_flows.saving.digest import (
 from tfp_flows.saving.export import export_saved_model
 from tfp_flows.saving.files import reserve, whole_or_not_at_all
 from tfp_flows.saving.object_graph import from_config, to_config
+from tfp_flows.saving.paths import local_path
 from tfp_flows.saving.proof import provable, prove
 from tfp_flows.saving.sampling import latent_sampler
 from tfp_flows.saving.signatures import signatures
@@ -23,6 +24,7 @@ __all__ = [
     "from_config",
     "latent_sampler",
     "load_arrays",
+    "local_path",
     "provable",
     "prove",
     "prove_same_arrays",

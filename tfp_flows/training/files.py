@@ -50,7 +50,11 @@ class FlowFiles:
     def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Writes a `.keras` file, loads it again, and compares log-probabilities.
 
+        Folders that lead to it are made. Where `log_prob` draws noise, it is compared under one
+        seed.
+
         Raises:
+          ValueError: the name does not end in `.keras`, or the path is not local.
           TypeError: a part of the flow cannot be described, as an unregistered function; the
             message names it.
           RuntimeError: what was read back differs; the file is not kept.
@@ -116,15 +120,15 @@ class FlowFiles:
         TensorFlow Serving replays to be warm, and the digests that `flows.verify` checks.
 
         Args:
-          filepath: the folder to make or replace.
+          filepath: the folder to make or replace; folders that lead to it are made.
           format: `"tf_saved_model"`.
           verbose: as Keras has it; nothing is printed.
           pixel_dtype: of the pixels that the signatures of a `flows.Dequantized` take and give, as
             `"uint8"`; None: int32.
 
         Raises:
-          ValueError: another format; a `pixel_dtype` for a flow without pixels, or one that cannot
-            hold its levels.
+          ValueError: another format; a path that is not local; a `pixel_dtype` for a flow without
+            pixels, or one that cannot hold its levels.
           RuntimeError: what was read back differs; the folder is not kept.
           OSError: it cannot be written, as on a full disk; what was there stays.
         """
