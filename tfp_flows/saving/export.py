@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -34,22 +34,11 @@ def export_saved_model(
     Raises:
       RuntimeError: what was read back gives other values.
     """
-    probe = {**probe, "x": tf.cast(probe["x"], functions["log_prob"].input_signature[0].dtype)}
     candidates = provable(flow, functions)
     proof = prove(candidates, probe)
-    module = tf.Module()
-    module.variables_of_flow = list(flow.variables)
-    for name, function in functions.items():
-        setattr(module, name, function)
-    if proof and proof.name not in functions:
-        setattr(module, proof.name, candidates[proof.name])
-    named = {
-        name: _with_named_output(function, name).get_concrete_function()
-        for name, function in functions.items()
-    }
-    served = {"serving_default": named["log_prob"], **named}
+    for_proof = {} if proof is None else {proof.name: candidates[proof.name]}
     with whole_or_not_at_all(path) as draft:
-        tf.saved_model.save(module, str(draft), served)
+        write_saved_model(flow, functions, draft, for_proof)
         loaded = tf.saved_model.load(str(draft))
         prove_same_arrays(
             dict(enumerate(flow.variables)),
@@ -60,6 +49,33 @@ def export_saved_model(
             proof.check(restored, "The SavedModel")
         write_warm_up(draft, flow.name, _requests(functions, probe))
         sign_folder(draft)
+
+
+def write_saved_model(
+    flow: tfd.Distribution,
+    functions: Mapping[str, Callable],
+    folder: str | os.PathLike,
+    methods: Mapping[str, Callable] | None = None,
+) -> None:
+    """Writes a SavedModel with these functions as signatures and methods, nothing checked.
+
+    Args:
+      flow: the distribution.
+      functions: `tf.function`s with input signatures; `log_prob` is `serving_default` as well.
+      folder: where to.
+      methods: further functions, which are methods only.
+    """
+    module = tf.Module()
+    module.variables_of_flow = list(flow.variables)
+    for name, function in {**(methods or {}), **functions}.items():
+        setattr(module, name, function)
+    served = {
+        name: _with_named_output(function, name).get_concrete_function()
+        for name, function in functions.items()
+    }
+    if "log_prob" in served:
+        served = {"serving_default": served["log_prob"], **served}
+    tf.saved_model.save(module, str(folder), served)
 
 
 def _requests(functions, probe) -> dict[str, dict[str, tf.Tensor]]:

@@ -110,6 +110,7 @@ class FlowFiles:
         format: str = "tf_saved_model",
         verbose: bool | None = None,
         *,
+        signature: str = "log_prob",
         pixel_dtype: str | tf.DType | None = None,
     ) -> None:
         """Writes a SavedModel that needs neither tfp_flows nor TFP, and proves it by reading it.
@@ -119,28 +120,41 @@ class FlowFiles:
         The loaded object also has them as methods. With them comes a request for each, which
         TensorFlow Serving replays to be warm, and the digests that `flows.verify` checks.
 
+        Or writes one of `log_prob`, `encode` and `decode` as an ONNX file, and proves it by running
+        it with ONNX Runtime. That needs `pip install "tfp_flows[onnx]"`.
+
         Args:
-          filepath: the folder to make or replace; folders that lead to it are made.
-          format: `"tf_saved_model"`.
+          filepath: the folder to make or replace, or the `.onnx` file; folders that lead to it are
+            made.
+          format: `"tf_saved_model"` or `"onnx"`.
           verbose: as Keras has it; nothing is printed.
+          signature: the function that an ONNX file holds.
           pixel_dtype: of the pixels that the signatures of a `flows.Dequantized` take and give, as
             `"uint8"`; None: int32.
 
         Raises:
-          ValueError: another format; a path that is not local; a `pixel_dtype` for a flow without
-            pixels, or one that cannot hold its levels.
-          RuntimeError: what was read back differs; the folder is not kept.
+          ImportError: the packages for ONNX are missing.
+          ValueError: another format or signature; a path that is not local; a function that
+            cannot be converted to ONNX; a `pixel_dtype` for a flow without pixels, or one that
+            cannot hold its levels.
+          RuntimeError: what was read back differs; it is not kept.
           OSError: it cannot be written, as on a full disk; what was there stays.
         """
-        if format != "tf_saved_model":
+        if format not in ("tf_saved_model", "onnx"):
             raise ValueError(
-                f"The format must be 'tf_saved_model', got {format!r}. For TensorFlow Lite, "
-                "convert the SavedModel with tf.lite.TFLiteConverter.from_saved_model."
+                f"The format must be 'tf_saved_model' or 'onnx', got {format!r}. For TensorFlow "
+                "Lite, convert the SavedModel with tf.lite.TFLiteConverter.from_saved_model."
             )
         functions = self._all_functions()
         if pixel_dtype is not None:
             functions = saving.signatures(self._flow, pixel_dtype)
-        saving.export_saved_model(self._flow, functions, filepath, self._probe())
+        probe = self._probe()
+        probe["x"] = tf.cast(probe["x"], functions["log_prob"].input_signature[0].dtype)
+        if format == "tf_saved_model":
+            saving.export_saved_model(self._flow, functions, filepath, probe)
+        else:
+            _check_ending(filepath, ".onnx")
+            saving.export_onnx(self._flow, functions, signature, filepath, probe)
 
 
 def _check_ending(path: str | os.PathLike, ending: str) -> None:
