@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
 import tensorflow as tf
-import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 _OPSET = 18
+_INT64 = 7  # onnx.TensorProto.INT64
 
 
 def main(folder: str, signature: str, path: str) -> None:
     """Writes `path`, or exits with a message."""
+    import onnx  # which is optional
+
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it lacks is named below
     loaded = tf.saved_model.load(folder)
     try:
@@ -37,6 +38,8 @@ def main(folder: str, signature: str, path: str) -> None:
 
 def converted(signature: Any) -> Any:
     """A signature as an ONNX model, with the names of its arguments and of its one output."""
+    import tf2onnx  # which is optional
+
     (name,) = signature.structured_outputs
     frozen = convert_variables_to_constants_v2(signature, False, True)
     inputs, (output,) = [tensor.name for tensor in frozen.inputs], [t.name for t in frozen.outputs]
@@ -66,7 +69,7 @@ def _broadcast_args(graph: Any, node: Any, name: str, _: list) -> None:
     graph.remove_node(name)
     zeros = []
     for shape in shapes:
-        shape = graph.make_node("Cast", [shape], attr={"to": onnx.TensorProto.INT64}).output[0]
+        shape = graph.make_node("Cast", [shape], attr={"to": _INT64}).output[0]
         zeros.append(graph.make_node("ConstantOfShape", [shape]).output[0])
     found = graph.make_node("Shape", graph.make_node("Add", zeros).output).output
     graph.make_node(
