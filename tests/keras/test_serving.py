@@ -8,62 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from served_flows import FLOWS
 
-import tfp_flows as flows
 from tfp_flows.distributions import Flow
 from tfp_flows.saving import latent_sampler
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-RANDOM = np.random.RandomState(0)
-ROWS = RANDOM.normal(size=(16, 3))
-PIXELS = RANDOM.binomial(7, 0.3, size=(16, 4, 4, 1))
-CONTEXTS = RANDOM.normal(size=(16, 2)).astype(np.float32)
-
-FLOWS = {
-    "plain": lambda: flows.real_nvp((3,), 2, (4,)),
-    "context": lambda: flows.nice((3,), 2, (4,), context_shape=(2,)),
-    "float64": lambda: flows.nice((3,), 2, (4,), dtype=tf.float64),
-    "pixels": lambda: flows.Dequantized(flows.glow((4, 4, 1), 1, 1, 4), levels=8),
-}
 EVERY = pytest.mark.parametrize("name", FLOWS)
+WITH_LATENTS = pytest.mark.parametrize("name", [n for n in FLOWS if n != "no-bijector"])
 
 
-class Served:
-    """A SavedModel of a flow, and calls of its signatures on `n` examples."""
-
-    def __init__(self, name, folder):
-        flow = FLOWS[name]()
-        self.x = tf.cast(PIXELS if name == "pixels" else ROWS, flow.dtype)
-        self.context = {"context": CONTEXTS} if name == "context" else {}
-        flows.initialize(flow, self.x, **self.context)
-        self.model, self.folder = flows.FlowModel(flow, name=name), folder
-        self.model.export(folder)
-        self.signatures = tf.saved_model.load(str(folder)).signatures
-
-    def __call__(self, signature, count, **arguments):
-        given = {k: tf.constant(v[:count]) for k, v in self.context.items()}
-        (output,) = self.signatures[signature](**arguments, **given).values()
-        return output.numpy()
-
-    def sample(self, n, seed=5, temperature=1.0):
-        seed, temperature = tf.constant([seed, 0]), tf.constant(temperature)
-        return self("sample", n, n=tf.constant(n), seed=seed, temperature=temperature)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = Served(name, tmp_path_factory.mktemp("served") / "1")
-        return made[name]
-
-    return get
-
-
-@EVERY
+@WITH_LATENTS
 def test_samples_depend_on_the_seed_alone(name, served):
     it = served(name)
     many = it.sample(16)
@@ -78,7 +33,7 @@ def test_samples_depend_on_the_seed_alone(name, served):
     np.testing.assert_allclose(it.model.sample(16, seed=5, **given), many, rtol=1e-5, atol=1e-5)
 
 
-@EVERY
+@WITH_LATENTS
 def test_every_batch_size(name, served):
     it = served(name)
     z = it("encode", 16, x=it.x)
@@ -130,59 +85,3 @@ def test_saved_model_cli_shows_and_runs_it(served, tmp_path):
     out = ["--overwrite", "--outdir", str(tmp_path)]
     cli("run", *serve, "--signature_def", "sample", "--input_exprs", inputs, *out)
     np.testing.assert_allclose(np.load(tmp_path / "sample.npy"), it.sample(4), rtol=1e-5, atol=1e-6)
-
-
-def prediction_log_class():
-    """The message as TensorFlow Serving's `.proto` files define it, built here at run time."""
-    file = descriptor_pb2.FileDescriptorProto(name="p.proto", package="serving", syntax="proto3")
-    file.dependency.append("tensorflow/core/framework/tensor.proto")
-    layout = {
-        "ModelSpec": [("name", 1, None), ("signature_name", 3, None)],
-        "Inputs": [("key", 1, None), ("value", 2, ".tensorflow.TensorProto")],
-        "PredictRequest": [
-            ("model_spec", 1, ".serving.ModelSpec"),
-            ("inputs", 2, ".serving.Inputs"),
-        ],
-        "PredictLog": [("request", 1, ".serving.PredictRequest")],
-        "PredictionLog": [("predict_log", 6, ".serving.PredictLog")],
-    }
-    for name, fields in layout.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind in fields:
-            repeated = field == "inputs"  # a map is a list of entries on the wire
-            message.field.add(
-                name=field,
-                number=number,
-                label=3 if repeated else 1,
-                type=11 if kind else 9,
-                type_name=kind,
-            )
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("serving.PredictionLog"))
-
-
-@pytest.fixture(scope="module")
-def prediction_log():
-    return prediction_log_class()
-
-
-@EVERY
-def test_warm_up_requests_run(name, served, prediction_log):
-    it = served(name)
-    path = it.folder / "assets.extra" / "tf_serving_warmup_requests"
-    warmed = []
-    for record in tf.data.TFRecordDataset(str(path)):
-        log = prediction_log.FromString(record.numpy())
-        request = log.predict_log.request
-        assert request.model_spec.name == it.model.flow.name
-        signature = it.signatures[request.model_spec.signature_name]
-        inputs = {entry.key: tf.constant(tf.make_ndarray(entry.value)) for entry in request.inputs}
-        expected = signature.structured_input_signature[1]
-        assert set(inputs) == set(expected)
-        for key, value in inputs.items():
-            assert expected[key].is_compatible_with(value)
-        (output,) = signature(**inputs).values()
-        assert output.shape[0] == 3 and np.isfinite(output).all()
-        warmed.append(request.model_spec.signature_name)
-    assert sorted(warmed) == sorted(it.signatures)

@@ -8,19 +8,27 @@ from tfp_flows.saving.digest import (
     sign_weights_file,
     verify,
 )
-from tfp_flows.saving.export import export_saved_model, latent_sampler, prove_equal, signatures
+from tfp_flows.saving.export import export_saved_model
 from tfp_flows.saving.files import reserve, whole_or_not_at_all
 from tfp_flows.saving.object_graph import from_config, to_config
+from tfp_flows.saving.onnx_file import export_onnx
+from tfp_flows.saving.paths import local_path
+from tfp_flows.saving.proof import provable, prove
+from tfp_flows.saving.sampling import latent_sampler
+from tfp_flows.saving.signatures import signatures
 from tfp_flows.saving.weights import check_weights_file, load_arrays, prove_same_arrays
 
 __all__ = [
     "check_store",
     "check_weights_file",
+    "export_onnx",
     "export_saved_model",
     "from_config",
     "latent_sampler",
     "load_arrays",
-    "prove_equal",
+    "local_path",
+    "provable",
+    "prove",
     "prove_same_arrays",
     "refuse_code",
     "refuse_damaged",

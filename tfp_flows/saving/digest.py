@@ -14,6 +14,8 @@ from typing import Any
 
 import h5py
 
+from tfp_flows.saving.paths import local_path
+
 _ATTRIBUTE = "tfp_flows_sha256"  # of an HDF5 file
 _SEAL = b"\nall before: tfp_flows_sha256 "  # at its end, with the digest of its bytes
 _CHANGED = (
@@ -35,7 +37,8 @@ def verify(path: str | os.PathLike) -> None:
 
     Raises:
       FileNotFoundError: there is nothing.
-      ValueError: it is damaged, or it holds no digest, as files of other makers.
+      ValueError: it is damaged, or it holds no digest, as files of other makers; the path is not
+        local.
 
     Example:
       >>> import os, tempfile
@@ -55,7 +58,7 @@ def verify(path: str | os.PathLike) -> None:
 
 def refuse_damaged(path: str | os.PathLike) -> bool:
     """As `verify`, but lets pass what holds no digest; returns whether there was one."""
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
     if path.is_dir():

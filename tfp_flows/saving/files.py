@@ -13,12 +13,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfp_flows.saving.paths import with_parents
+
 
 @contextlib.contextmanager
 def whole_or_not_at_all(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and moves it into place if all went well.
 
-    The old file or directory stays untouched until the new one is complete and on the disk.
+    Folders that lead to it are made. The old file or directory stays untouched until the new one
+    is complete and on the disk.
 
     Args:
       path: where the file or directory shall be.
@@ -27,10 +30,10 @@ def whole_or_not_at_all(path: str | os.PathLike, overwrite: bool = True) -> Iter
     Raises:
       FileExistsError: it is there, and `overwrite` is False; or it is a folder that holds
         anything else than a SavedModel.
-      FileNotFoundError: the folder to write to does not exist.
+      ValueError: the path is not local.
       OSError: the system refused, as on a full disk (PermissionError: on a read-only one).
     """
-    target = Path(path)
+    target = with_parents(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Choose another name, or pass overwrite=True.")
     if target.is_dir() and any(target.iterdir()) and not (target / "saved_model.pb").is_file():
@@ -38,8 +41,6 @@ def whole_or_not_at_all(path: str | os.PathLike, overwrite: bool = True) -> Iter
             f"{target} is a folder that holds other things, which would be lost. Choose another "
             "name."
         )
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"Cannot write {target}: there is no folder {target.parent}.")
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"Cannot write {target}: {target.parent} is read-only.")
     # The same ending, since Keras picks the format by it.

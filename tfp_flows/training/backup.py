@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfp_flows import saving
 from tfp_flows.keras_engine import keras
 
 
@@ -29,7 +30,8 @@ class BackupAndRestore(keras.callbacks.Callback):
       delete_checkpoint: whether the backup goes once the training has ended.
 
     Raises:
-      ValueError: another `save_freq`; from `fit`: the backup is of another flow, or damaged.
+      ValueError: another `save_freq`; a `backup_dir` that is not local; from `fit`: the backup is
+        of another flow, or damaged.
 
     Example:
       >>> import tempfile
@@ -54,7 +56,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         super().__init__()
         if save_freq != "epoch" and not (type(save_freq) is int and save_freq > 0):
             raise ValueError(f"save_freq is 'epoch' or a number of batches, got {save_freq!r}.")
-        self.backup_dir = Path(backup_dir)
+        self.backup_dir = saving.local_path(backup_dir)
         self.save_freq = save_freq
         self.delete_checkpoint = delete_checkpoint
         self._unsaved = 0

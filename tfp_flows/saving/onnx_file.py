@@ -1,0 +1,90 @@
+"""A function of a flow as an ONNX file, run by ONNX Runtime before it is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.saving.export import write_saved_model
+from tfp_flows.saving.files import whole_or_not_at_all
+from tfp_flows.saving.proof import Proof
+
+tfd = tfp.distributions
+
+_CONVERTER = Path(__file__).with_name("onnx_converter.py")
+
+
+def export_onnx(
+    flow: tfd.Distribution,
+    functions: Mapping[str, Callable],
+    name: str,
+    path: str | os.PathLike,
+    probe: Mapping[str, tf.Tensor],
+) -> None:
+    """Writes one function as an ONNX file, runs it, compares, and only then moves it to `path`.
+
+    Args:
+      flow: the distribution.
+      functions: what `signatures(flow)` gave.
+      name: of the function, and of the file's one output.
+      path: the file to make or replace.
+      probe: data to compare on, by the names of `log_prob`'s arguments.
+
+    Raises:
+      ImportError: onnxruntime or tf2onnx is missing.
+      ValueError: there is no such function, or it cannot be converted; the message says why.
+      RuntimeError: what was read back gives other values.
+    """
+    if name not in functions or name == "sample":
+        names = ", ".join(repr(n) for n in functions if n != "sample")
+        raise ValueError(
+            f"An ONNX file holds one of {names}, got {name!r}. For samples, draw latents and "
+            "decode them: ONNX has no random numbers of a seed that is given."
+        )
+    missing = [p for p in ("onnxruntime", "tf2onnx") if not _is_installed(p)]
+    if missing:
+        raise ImportError(
+            f'An export to ONNX needs {" and ".join(missing)}: pip install "tfp_flows[onnx]".'
+        )
+    function = functions[name]
+    values = dict(probe)
+    if name == "decode":
+        values["z"] = functions["encode"](**probe)
+    arguments = {spec.name: values[spec.name] for spec in function.input_signature}
+    proof = Proof(name, arguments, function(**arguments).numpy())
+    with whole_or_not_at_all(path) as draft:
+        _convert(flow, function, name, draft)
+        proof.check(lambda **tensors: _run(draft, name, tensors), "The ONNX file")
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _convert(flow: tfd.Distribution, function: Callable, name: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(flow, {name: function}, folder)
+        command = [sys.executable, "-c", _CONVERTER.read_text(), folder, name, path.resolve()]
+        no_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(command, cwd=folder, env=no_gpu, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["the converter was killed"])[-1]
+        raise ValueError(
+            f"{name} of this flow cannot be converted to ONNX: {reason}. Export a SavedModel, or "
+            "another signature."
+        )
+
+
+def _run(path: Path, name: str, tensors: Mapping[str, tf.Tensor]):
+    import onnxruntime  # which is optional
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run([name], {k: v.numpy() for k, v in tensors.items()})[0]
