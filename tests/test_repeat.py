@@ -10,6 +10,7 @@ import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
+from tfp_flows.core.start import Start
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -411,20 +412,19 @@ def test_whole_numbers_that_a_step_writes(kind, unroll, reversible):
 
 
 class Centred(FlowBijector):
-    """Data-dependent, with a whole number as its flag."""
+    """A data-dependent bijector of a user's own."""
 
     def __init__(self):
         super().__init__(forward_min_event_ndims=1, parameters={}, name="centred")
         self.mean = tf.Variable(tf.zeros([4]))
-        self.seen = tf.Variable(0, trainable=False)
+        self.seen = tf.Variable(False, trainable=False)
 
-    @property
-    def needs_initialization(self):
-        return self.seen.numpy() == 0
+    def _starts(self):
+        return [Start(self.seen, (self.mean,))]
 
     def _initialize(self, y, context):
         self.mean.assign(tf.reduce_mean(y, 0))
-        self.seen.assign(tf.shape(y)[0])
+        self.seen.assign(True)
         return self._inverse_and_log_det(y, context)[0]
 
     def _forward_and_log_det(self, x, context):
@@ -445,8 +445,10 @@ def test_a_repeat_waits_while_one_of_its_steps_waits(part):
     for bijector in (repeat, nested):
         bijector._initialize(y, None)
         assert not bijector.needs_initialization
-    flag = next(v for v in repeat.variables if v.shape == [2] and not v.dtype.is_floating)
-    flag.assign(tf.cast([1, 0], flag.dtype))
+    flag = next(v for v in repeat.variables if v.shape == [2] and v.dtype == tf.bool)
+    flag.assign([True, False])
+    for variable in repeat.trainable_variables:  # a layer that was trained has left its start
+        variable.assign(tf.zeros_like(variable))
     assert repeat.needs_initialization
 
 

@@ -11,8 +11,9 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.protocol import any_waits
+from tfp_flows.core.protocol import starts_in
 from tfp_flows.core.variables import restored_on_error
+from tfp_flows.degenerate import without_density
 from tfp_flows.distributions import Dequantized
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -22,7 +23,28 @@ OUTLIER = 1000.0  # times the median distance from the median
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
     """Whether a layer of `flow` still waits for `initialize`."""
-    return any_waits(flow.submodules)
+    return any(start.waits() for start in starts_in(flow.submodules))
+
+
+def mark_initialized(flow: tfd.Distribution) -> None:
+    """Declares a flow initialised as it is: neither `fit` nor `initialize` will set its layers.
+
+    Use it for a flow that should not be scaled to data, as one that is trained without any. After
+    training it is not needed: layers that were trained, assigned or loaded count as initialised.
+
+    Args:
+      flow: as for `initialize`.
+
+    Example:
+      >>> import tfp_flows as flows
+      >>> flow = flows.iaf(event_shape=(2,), layers=1, hidden=(4,))
+      >>> flows.mark_initialized(flow)
+      >>> needs_initialization(flow)
+      False
+    """
+    _check_distribution(flow, "mark_initialized")
+    for start in starts_in(flow.submodules):
+        start.flag.assign(tf.ones_like(start.flag))
 
 
 def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
@@ -34,8 +56,10 @@ def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
 def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
-    Layers that are initialised already stay as they are. If anything goes wrong, the flow is
-    left as it was.
+    Layers that are initialised already stay as they are, and so do layers whose variables have
+    left their start: a flow that was trained by a loop of your own keeps what it has learnt. See
+    `mark_initialized` for a flow that is to stay at its start. If anything goes wrong, the flow
+    is left as it was.
 
     Args:
       flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
@@ -45,7 +69,9 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     Raises:
       ValueError: the batch is empty, not finite or of the wrong shape.
 
-    Warns of values far from all others, which would decide the scale.
+    Warns of values far from all others, which would decide the scale. For continuous flows over
+    vectors, it also warns of data that have no density: columns that are constant, equal or
+    linearly dependent, and repeated rows. Images are not checked, as pixels may well be constant.
 
     Example:
       >>> import tfp_flows as flows
@@ -54,11 +80,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       >>> needs_initialization(flow)
       False
     """
-    if not isinstance(flow, tfd.Distribution):
-        raise TypeError(
-            f"initialize takes a distribution, got {type(flow).__name__}. Of a FlowModel give "
-            "model.flow; a single ActNorm has a method initialize(batch) of its own."
-        )
+    _check_distribution(flow, "initialize")
     if not tf.executing_eagerly():
         raise RuntimeError("initialize sets variables once: call it outside of any tf.function.")
     batch = tf.convert_to_tensor(batch)
@@ -81,6 +103,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
         return
     if batch.dtype.is_floating:
         _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
+        _warn_of_no_density(flow, batch)
     with restored_on_error(flow.variables):
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
@@ -104,6 +127,33 @@ def _warn_of_outliers(rows: np.ndarray) -> None:
             f"{row}. The flow is scaled after them, and learns the others badly. Remove them, or "
             "initialise on a batch without them.",
             stacklevel=3,
+        )
+
+
+def _warn_of_no_density(flow: tfd.Distribution, batch: tf.Tensor) -> None:
+    """Warns, once for all that is found, of vectors on which any density grows without bound."""
+    shape, bijector = flow.event_shape, getattr(flow, "bijector", None)
+    if len(shape) != 1 or bijector is None:
+        return
+    # A bijector from fewer dimensions, as tfb.SoftmaxCentered, is made for dependent columns.
+    if bijector.inverse_event_shape(shape).num_elements() != shape[0]:
+        return
+    found = without_density(batch.numpy(), tf.cast(batch, flow.dtype).numpy())
+    if found:
+        warnings.warn(
+            f"initialize: data such as these {batch.shape[0]} examples have no density: "
+            f"{'; '.join(found)}. The loss will fall without bound as the flow narrows around "
+            "them. Remove such columns or rows, or add noise; whole numbers are for "
+            "flows.Dequantized.",
+            stacklevel=3,
+        )
+
+
+def _check_distribution(flow: tfd.Distribution, caller: str) -> None:
+    if not isinstance(flow, tfd.Distribution):
+        raise TypeError(
+            f"{caller} takes a distribution, got {type(flow).__name__}. Of a FlowModel give "
+            "model.flow; a single ActNorm has a method initialize(batch) of its own."
         )
 
 

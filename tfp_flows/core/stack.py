@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from tfp_flows.core.draws import values_drawn_again
 from tfp_flows.core.network import Network
-from tfp_flows.core.protocol import data_dependent
 from tfp_flows.core.substitution import reading
 from tfp_flows.core.variables import set_trainable, variable_paths
 
@@ -96,18 +95,6 @@ class Stack(tf.Module):
         """The values of each module's variables, one module after the other."""
         for i in range(self.count):
             yield [variable[i] for variable in self.stacked]
-
-    def any_waits(self) -> bool:
-        """Whether a data-dependent part of any module waits: each is asked with its own values."""
-        parts = data_dependent(_family(self._template))
-        read = {id(v) for part in parts for v in part.variables}
-        pairs = [(own, stacked.numpy()) for own, stacked in self.pairs if id(own) in read]
-        for i in range(self.count):
-            for own, values in pairs:
-                own.assign(values[i])
-            if any(part.needs_initialization for part in parts):
-                return True
-        return False
 
     @contextlib.contextmanager
     def at(self, slices: list[tf.Tensor]) -> Iterator[dict[int, tf.Tensor]]:
