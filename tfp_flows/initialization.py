@@ -10,10 +10,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
+from tfp_flows.context_units import refuse_bad_contexts, warn_of_units
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.protocol import any_waits
 from tfp_flows.core.variables import restored_on_error
-from tfp_flows.distributions import Dequantized
+from tfp_flows.distributions import Dequantized, Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -34,8 +35,9 @@ def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
 def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
-    Layers that are initialised already stay as they are. If anything goes wrong, the flow is
-    left as it was.
+    Before that the contexts, if the flow takes any, set what they are standardised by. Layers
+    that are initialised already stay as they are. If anything goes wrong, the flow is left as it
+    was.
 
     Args:
       flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
@@ -43,9 +45,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       context: for flows that take one, `[n, *context_shape]`, or one for all.
 
     Raises:
-      ValueError: the batch is empty, not finite or of the wrong shape.
+      ValueError: the batch or the context is empty, not finite or of the wrong shape.
 
-    Warns of values far from all others, which would decide the scale.
+    Warns of values far from all others, in the batch or the context, which would decide the scale;
+    and of contexts whose units no training can cope with.
 
     Example:
       >>> import tfp_flows as flows
@@ -75,13 +78,21 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
                 f"initialize: {bad} of {batch.shape[0]} examples hold NaN or infinity. "
                 "Remove them, or fill the gaps."
             )
+    continuous = flow.flow if isinstance(flow, Dequantized) else flow
+    is_given = context is not None and isinstance(continuous, Flow)
+    if is_given:
+        refuse_bad_contexts(continuous, context)
     kwargs = {} if context is None else {"context": context}
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
     if not needs_initialization(flow):
         return
     if batch.dtype.is_floating:
         _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
+    if is_given:
+        warn_of_units(continuous, context)
     with restored_on_error(flow.variables):
+        if is_given:
+            continuous.initialize_context(context)
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
         if needs_initialization(flow):

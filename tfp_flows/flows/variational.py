@@ -26,6 +26,7 @@ def planar(
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "planar",
@@ -46,6 +47,8 @@ def planar(
       layers: how many.
       hidden: units of the hidden layers of the context's networks; of no use without a context.
       context_shape: `(k,)`; None: the flow takes no context.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the layers' start; from TensorFlow's global generator if None.
       dtype: of the flow.
       name: name of the distribution.
@@ -59,7 +62,8 @@ def planar(
       >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
       True
     """
-    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 def radial(
@@ -67,6 +71,7 @@ def radial(
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "radial",
@@ -76,7 +81,8 @@ def radial(
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
+        `flows.planar`.
       name: name of the distribution.
 
     Raises:
@@ -86,7 +92,8 @@ def radial(
       >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
-    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 def sylvester(
@@ -95,6 +102,7 @@ def sylvester(
     rank: int | None = None,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "sylvester",
@@ -107,7 +115,8 @@ def sylvester(
     Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
+        `flows.planar`.
       rank: how many directions each layer bends, at most the features; if None all of them, or 8.
       name: name of the distribution.
 
@@ -120,7 +129,8 @@ def sylvester(
     """
     (features,) = check_event_shape(event_shape, (1,), name)
     make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
-    return _flow(make, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(make, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 def _flow(
@@ -129,6 +139,7 @@ def _flow(
     layers: int,
     hidden: Sequence[int] | int,
     context_shape: Sequence[int] | int | None,
+    standardize_context: bool,
     seed: int | None,
     dtype: tf.DType,
     name: str,
@@ -145,4 +156,5 @@ def _flow(
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
-    return Flow(standard_normal(features, dtype), bijector, context, name=name)
+    normal = standard_normal(features, dtype)
+    return Flow(normal, bijector, context, standardize_context=standardize_context, name=name)
