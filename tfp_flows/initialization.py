@@ -93,6 +93,9 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     with restored_on_error(flow.variables):
         if is_given:
             continuous.initialize_context(context)
+        dequantizer = getattr(flow, "dequantizer", None)
+        if dequantizer is not None:
+            dequantizer.initialize_context(flow.middles(batch))
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
         if needs_initialization(flow):

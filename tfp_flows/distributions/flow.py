@@ -51,7 +51,7 @@ class Flow(Density, _TransformedDistribution):
 
     Raises:
       ValueError: a `context_shape` of unknown or empty sizes; an encoder without one; a base that
-        takes a context itself.
+        takes a context itself, or has a batch shape beside one.
 
     Raises (from `log_prob`, `prob`, `sample`):
       TypeError: the values are integers.
@@ -77,6 +77,12 @@ class Flow(Density, _TransformedDistribution):
     ):
         if context_encoder is not None and context_shape is None:
             raise ValueError(f"{name}: a context_encoder needs a context_shape.")
+        if context_shape is not None and distribution.batch_shape.rank:
+            raise ValueError(
+                f"{name}: the base of a conditional flow is one distribution, and its batch shape is "
+                f"that of the context; got {distribution.batch_shape} of them. If they are the parts "
+                "of one event, wrap the base in tfd.Independent."
+            )
         if getattr(distribution, "context_shape", None) is not None:
             raise ValueError(
                 f"{name}: the base takes a context itself, which a flow does not hand on. Give the "
@@ -105,9 +111,15 @@ class Flow(Density, _TransformedDistribution):
         super().__init__(
             distribution,
             bijector,
+            kwargs_split_fn=self._no_dependency(self._split_arguments),
             parameters=parameters,
             name=name,
         )
+
+    def _split_arguments(self, kwargs: dict[str, Any]) -> tuple[dict, dict]:
+        """For the methods that are TFP's own: what goes to the base, and to the bijector."""
+        features = self.encode_context(kwargs.get("context"))
+        return {}, {} if features is None else {"context": features}
 
     def _units(self, asked: bool | Standardize | None) -> Standardize | None:
         """What standardises contexts; None if nothing does."""
