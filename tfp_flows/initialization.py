@@ -10,11 +10,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
+from tfp_flows.context_units import refuse_bad_contexts, warn_of_units
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.protocol import starts_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.degenerate import without_density
-from tfp_flows.distributions import Dequantized
+from tfp_flows.distributions import Dequantized, Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -56,8 +57,9 @@ def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
 def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
-    Layers that are initialised already stay as they are, and so do layers whose variables have
-    left their start: a flow that was trained by a loop of your own keeps what it has learnt. See
+    Before that the contexts, if the flow takes any, set what they are standardised by. Layers
+    that are initialised already stay as they are, and so do layers whose variables have left
+    their start: a flow that was trained by a loop of your own keeps what it has learnt. See
     `mark_initialized` for a flow that is to stay at its start. If anything goes wrong, the flow
     is left as it was.
 
@@ -67,11 +69,12 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       context: for flows that take one, `[n, *context_shape]`, or one for all.
 
     Raises:
-      ValueError: the batch is empty, not finite or of the wrong shape.
+      ValueError: the batch or the context is empty, not finite or of the wrong shape.
 
-    Warns of values far from all others, which would decide the scale. For continuous flows over
-    vectors, it also warns of data that have no density: columns that are constant, equal or
-    linearly dependent, and repeated rows. Images are not checked, as pixels may well be constant.
+    Warns of values far from all others, in the batch or the context, which would decide the scale;
+    and of contexts whose units no training can cope with. For continuous flows over vectors, it
+    also warns of data that have no density: columns that are constant, equal or linearly dependent,
+    and repeated rows. Images are not checked, as pixels may well be constant.
 
     Example:
       >>> import tfp_flows as flows
@@ -97,6 +100,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
                 f"initialize: {bad} of {batch.shape[0]} examples hold NaN or infinity. "
                 "Remove them, or fill the gaps."
             )
+    continuous = flow.flow if isinstance(flow, Dequantized) else flow
+    is_given = context is not None and isinstance(continuous, Flow)
+    if is_given:
+        refuse_bad_contexts(continuous, context)
     kwargs = {} if context is None else {"context": context}
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
     if not needs_initialization(flow):
@@ -104,7 +111,16 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     if batch.dtype.is_floating:
         _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
         _warn_of_no_density(flow, batch)
+    if is_given:
+        warn_of_units(continuous, context)
     with restored_on_error(flow.variables):
+        if is_given and any(start.was_trained() for start in starts_in(flow.submodules)):
+            continuous.keep_context_units()  # it was trained on contexts as they are
+        elif is_given:
+            continuous.initialize_context(context)
+        dequantizer = getattr(flow, "dequantizer", None)
+        if dequantizer is not None:
+            dequantizer.initialize_context(flow.middles(batch))
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
         if needs_initialization(flow):

@@ -20,6 +20,7 @@ from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.spline import SplineCoupling
 from tfp_flows.bijectors.squeeze import Squeeze
+from tfp_flows.bijectors.standardize import Standardize
 from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
@@ -46,5 +47,6 @@ __all__ = [
     "SplineAutoregressive",
     "SplineCoupling",
     "Squeeze",
+    "Standardize",
     "Sylvester",
 ]

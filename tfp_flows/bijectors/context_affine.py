@@ -67,7 +67,7 @@ class ContextAffine(FlowBijector):
         """Shift and log-scale, with dimensions of 1 for all of the event but its channels."""
         if context is None:
             raise ValueError(f"{self.name} needs a context: give context=...")
-        context = tf.convert_to_tensor(context, value.dtype)
+        context = tf.cast(context, value.dtype)
         raw = self._network(context, 1, 2 * value.shape[-1])
         for _ in range(self.forward_min_event_ndims - 1):
             raw = raw[..., tf.newaxis, :]

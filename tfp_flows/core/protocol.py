@@ -136,11 +136,12 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
         Args:
           x: latents, `[..., *event]`.
           event_ndims: event dimensions that the log-det sums over; the minimum if None.
-          context: conditioning tensor, for flows that take one.
+          context: `[..., width]`, for bijectors that take one; it is cast to the dtype of `x`.
 
         Raises:
           TypeError: `x` is not floating point.
-          ValueError: `x` has too few dimensions or the wrong event shape.
+          ValueError: `x` has too few dimensions or the wrong event shape; a context of unknown
+            rank.
         """
         y, log_det = self.checked_forward_and_log_det(tf.convert_to_tensor(x), context)
         return y, reduce_log_det(log_det, x, event_ndims, self.forward_min_event_ndims)
@@ -155,6 +156,7 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
         self._check_argument(x, self.forward_min_event_ndims, "forward")
+        context = self._checked_context(context, x.dtype)
         if x.shape.rank is None:
             return self._flat_evaluation(x, context, forward=True)
         return self._forward_and_log_det(x, context)
@@ -162,6 +164,7 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
     def checked_inverse_and_log_det(self, y, context):
         """`_inverse_and_log_det`, after the checks that every family shares."""
         self._check_argument(y, self.inverse_min_event_ndims, "inverse")
+        context = self._checked_context(context, y.dtype)
         if y.shape.rank is None:
             return self._flat_evaluation(y, context, forward=False)
         return self._inverse_and_log_det(y, context)
@@ -172,7 +175,6 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
         evaluate = self._forward_and_log_det if forward else self._inverse_and_log_det
         flat, batch = flat_batch(value, [None] * ndims, self.name)
         if context is not None:
-            context = tf.convert_to_tensor(context)
             context = spread(context, batch, [context.shape[-1]])
         out, log_det = evaluate(flat, context)
         return restored(out, batch), restored(log_det, batch) if log_det.shape.rank else log_det
@@ -188,6 +190,20 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
                 f"{self.name}.{direction} takes tensors with at least {event_ndims} event "
                 f"dimension(s), got shape {tensor.shape}."
             )
+
+    def _checked_context(self, context, dtype: tf.DType) -> tf.Tensor | None:
+        """The context as a tensor: an array, a list or a variable will do; whole numbers stay."""
+        if context is None:
+            return None
+        if not isinstance(context, tf.Tensor):
+            hint = None if isinstance(context, np.ndarray) else dtype
+            context = tf.convert_to_tensor(context, dtype_hint=hint)
+        if context.shape.rank is None:
+            raise ValueError(
+                f"{self.name} takes a context of shape [..., width], got one of unknown rank. Give "
+                "it a shape: tf.ensure_shape(context, [None, width])."
+            )
+        return tf.cast(context, dtype) if context.dtype.is_floating else context
 
     # TFP's methods, all derived.
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.variables import as_tf_variable
+from tfp_flows.distributions.density import Density
+from tfp_flows.distributions.given import Given
+from tfp_flows.keras_engine import keras
+
 tfd = tfp.distributions
 
 
-class Conditioned(tfd.Distribution):
+class Conditioned(Density, tfd.Distribution):
     """`p(x | context)` as a plain distribution, whose batch shape is that of the context.
 
     Args:
       distribution: takes `context=` in `log_prob` and `sample`, and has a `context_shape`.
-      context: `[*batch, *context_shape]`.
+      context: `[*batch, *context_shape]`. A `tf.Variable` (or a `tfp.util.TransformedVariable`) is
+        read at every call; it counts as a variable of the distribution, and gets a gradient.
       name: name of the distribution.
 
     Raises:
@@ -25,6 +31,8 @@ class Conditioned(tfd.Distribution):
       >>> given = flow.condition(tf.zeros([5, 3]))
       >>> given.batch_shape, given.sample(4, seed=0).shape
       (TensorShape([5]), TensorShape([4, 5, 2]))
+      >>> given[2:].batch_shape, given[0].batch_shape
+      (TensorShape([3]), TensorShape([]))
     """
 
     _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
@@ -33,18 +41,21 @@ class Conditioned(tfd.Distribution):
         # A name that nobody gave is not in the parameters: joint distributions give their own.
         parameters = {"distribution": distribution, "context": context, "name": name}
         name = name or f"{distribution.name}_given_context"
-        self._distribution = distribution
-        self._context = distribution.checked_context(context)
-        if self._context is None:
+        checked = distribution.checked_context(context)
+        if checked is None:
             raise ValueError(
                 f"{distribution.name} takes no context: there is nothing to condition."
             )
+        if isinstance(context, keras.Variable if hasattr(keras, "Variable") else ()):
+            context = as_tf_variable(context)
+        self._distribution = distribution
+        self._context = context if _is_read_late(context) else checked
         super().__init__(
             dtype=distribution.dtype,
             reparameterization_type=distribution.reparameterization_type,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
+            validate_args=distribution.validate_args,
+            allow_nan_stats=distribution.allow_nan_stats,
+            parameters=parameters | {"context": self._context},
             name=name,
         )
 
@@ -54,13 +65,14 @@ class Conditioned(tfd.Distribution):
         return self._distribution
 
     @property
-    def context(self) -> tf.Tensor:
+    def context(self) -> tf.Tensor | tf.Variable:
         """What it is conditioned on."""
         return self._context
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
+        ndims = lambda self: len(self.distribution.context_shape)  # noqa: E731
+        return {"context": tfp.util.ParameterProperties(event_ndims=ndims)}
 
     def _event_shape(self):
         return self._distribution.event_shape
@@ -68,24 +80,13 @@ class Conditioned(tfd.Distribution):
     def _event_shape_tensor(self):
         return self._distribution.event_shape_tensor()
 
-    def _batch_shape(self):
-        rank = self._context.shape.rank
-        if rank is None:
-            return tf.TensorShape(None)
-        return self._context.shape[: rank - len(self._distribution.context_shape)]
-
-    def _batch_shape_tensor(self):
-        ndims = tf.rank(self._context) - len(self._distribution.context_shape)
-        return tf.shape(self._context)[:ndims]
-
     def _call_log_prob(self, value, name, **kwargs):
+        # The distribution's own checks come before TFP's casts.
+        with self._name_and_control_scope(name):
+            return self._log_prob(value, **kwargs)
+
+    def _log_prob(self, value, **kwargs):
         return self._distribution.log_prob(value, context=self._context, **kwargs)
-
-    def _call_prob(self, value, name, **kwargs):
-        return tf.exp(self._call_log_prob(value, name, **kwargs))
-
-    def _call_unnormalized_log_prob(self, value, name, **kwargs):  # pinned joint models ask for it
-        return self._call_log_prob(value, name, **kwargs)
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         return self._distribution.sample(
@@ -101,7 +102,21 @@ class Conditioned(tfd.Distribution):
         sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
         return tf.concat([sample_shape, self.batch_shape_tensor()], 0)
 
+    def _default_event_space_bijector(self):
+        bijector = self._distribution.experimental_default_event_space_bijector()
+        if bijector is None:  # as of pixels
+            return None
+
+        def with_features(value, event_ndims):
+            return self._distribution.with_features(value, event_ndims, self._context)
+
+        return Given(bijector, with_features, owner=self)
+
     def __repr__(self) -> str:
         return f"Conditioned({self._distribution!r}, batch_shape={self.batch_shape})"
 
     __str__ = __repr__
+
+
+def _is_read_late(context) -> bool:
+    return isinstance(context, tf.Variable | tfp.util.DeferredTensor)

@@ -25,14 +25,10 @@ class ContextPort:
         classes: int | None,
         owner: str,
     ):
-        if isinstance(shape, int):
-            shape = (shape,)
-        self.shape = None if shape is None else tuple(int(n) for n in shape)
+        self.shape = None if shape is None else _checked_shape(shape, owner)
         self.dtype = tf.int32 if classes else dtype
         self._classes = classes
         self._owner = owner
-        if self.shape is not None and min(self.shape, default=1) < 1:
-            raise ValueError(f"{owner}: context_shape must be of sizes 1 or more, got {shape}.")
 
     def checked(self, context) -> tf.Tensor | None:
         """Returns the context as a tensor of its dtype.
@@ -80,13 +76,35 @@ class ContextPort:
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
             return tf.cast(tf.identity(labels), self.dtype)
 
+    def batch_ndims(self, context: tf.Tensor) -> int:
+        """How many batch dimensions a checked context has."""
+        return context.shape.rank - len(self.shape)
+
+    def merged(self, context: tf.Tensor) -> tf.Tensor:
+        """The context with one batch dimension, `[n, *shape]`."""
+        if self.batch_ndims(context) == 1:
+            return context
+        return tf.reshape(context, [-1, *self.shape])
+
+    def vectors(self, context: tf.Tensor) -> tf.Tensor:
+        """The context as a vector, `[..., width]`."""
+        return unmerged(tf.reshape(context, [-1, math.prod(self.shape)]), context, len(self.shape))
+
     def broadcast(
-        self, value: tf.Tensor, event_ndims: int, context: tf.Tensor
+        self, value: tf.Tensor, event_ndims: int, given: tf.Tensor, given_ndims: int = 1
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gives values and contexts one common batch shape."""
-        values, contexts = value.shape[: value.shape.rank - event_ndims], self._batch(context)
+        """Gives values and what belongs to a context one common batch shape.
+
+        Args:
+          value: `[..., *event]`.
+          event_ndims: of `value`.
+          given: a context, or its features.
+          given_ndims: event dimensions of `given`.
+        """
+        values = value.shape[: value.shape.rank - event_ndims]
+        contexts = given.shape[: given.shape.rank - given_ndims]
         if values.is_fully_defined() and values == contexts:
-            return value, context
+            return value, given
         try:
             static = tf.broadcast_static_shape(values, contexts)
         except ValueError:
@@ -95,14 +113,14 @@ class ContextPort:
                 f"to that of the values, {values}."
             ) from None
         batch = tf.broadcast_dynamic_shape(
-            tf.shape(value)[: values.rank], tf.shape(context)[: contexts.rank]
+            tf.shape(value)[: values.rank], tf.shape(given)[: contexts.rank]
         )
-        return _spread(value, batch, static, values), _spread(context, batch, static, contexts)
+        return _spread(value, batch, static, values), _spread(given, batch, static, contexts)
 
-    def sample_shape(self, sample_shape, context: tf.Tensor) -> tf.Tensor:
-        """The sample shape, with room for every context."""
+    def sample_shape(self, sample_shape, features: tf.Tensor) -> tf.Tensor:
+        """The sample shape, with room for the features of every context."""
         shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
-        contexts = self._batch(context)
+        contexts = features.shape[:-1]
         static = tf.get_static_value(shape)
         if static is not None and contexts.is_fully_defined():
             try:
@@ -116,22 +134,36 @@ class ContextPort:
                     f"give the sample shape (n, {', '.join(map(str, contexts))}), or sample from "
                     "flow.condition(context)."
                 ) from None
-        return tf.broadcast_dynamic_shape(shape, tf.shape(context)[: contexts.rank])
-
-    def flat(self, context: tf.Tensor) -> tf.Tensor:
-        """The context as a vector, `[..., width]`."""
-        size = math.prod(self.shape)
-        out = tf.reshape(
-            context, tf.concat([tf.shape(context)[: len(self._batch(context))], [size]], 0)
-        )
-        out.set_shape([*self._batch(context), size])
-        return out
-
-    def _batch(self, context: tf.Tensor) -> tf.TensorShape:
-        return context.shape[: context.shape.rank - len(self.shape)]
+        return tf.broadcast_dynamic_shape(shape, tf.shape(features)[:-1])
 
     def _expected(self) -> str:
         return f"({', '.join(['...', *map(str, self.shape)])})"
+
+
+def unmerged(features: tf.Tensor, context: tf.Tensor, context_ndims: int) -> tf.Tensor:
+    """Features `[n, width]` of a context's flattened batch, with its batch dimensions again."""
+    batch = context.shape[: context.shape.rank - context_ndims]
+    if batch.rank == 1:
+        return features
+    sizes = tf.concat([tf.shape(context)[: batch.rank], tf.shape(features)[-1:]], 0)
+    out = tf.reshape(features, sizes)
+    out.set_shape(batch + features.shape[-1:])
+    return out
+
+
+def _checked_shape(shape: Sequence[int] | int, owner: str) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if None in sizes:
+        raise ValueError(
+            f"{owner}: context_shape must be of known sizes, got {sizes}. Pad what varies in "
+            "length to the longest, and let the context_encoder skip the padding, as "
+            "keras.layers.Masking does in front of a recurrent layer; or give it a channel more "
+            "that is 1 where there are values and 0 where there are none."
+        )
+    sizes = tuple(int(n) for n in sizes)
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"{owner}: context_shape must be of sizes 1 or more, got {shape}.")
+    return sizes
 
 
 def _spread(tensor, batch, static, own) -> tf.Tensor:

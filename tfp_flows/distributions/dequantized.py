@@ -11,13 +11,14 @@ from tfp_flows.core.noise import fresh_seed
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
+from tfp_flows.distributions.density import Density
 from tfp_flows.distributions.flow import Flow
 from tfp_flows.distributions.unknown_rank import flat_log_prob, ranks_are_known
 
 tfd = tfp.distributions
 
 
-class Dequantized(FrozenByNetworks, tfd.Distribution):
+class Dequantized(FrozenByNetworks, Density, tfd.Distribution):
     r"""A distribution over integer images around a continuous flow.
 
     Pixels `i` in `0 ... levels - 1` become `(i + u) / levels - 1/2` with noise `u` in (0, 1), which
@@ -166,12 +167,6 @@ class Dequantized(FrozenByNetworks, tfd.Distribution):
         with tf.control_dependencies(self.check_pixels(value)):
             return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
 
-    def _call_prob(self, value, name, **kwargs):
-        return tf.exp(self._call_log_prob(value, name, **kwargs))
-
-    def _call_unnormalized_log_prob(self, value, name, **kwargs):
-        return self._call_log_prob(value, name, **kwargs)
-
     def check_pixels(self, pixels) -> list:
         """Finds what is no pixel: raises in eager mode, in a graph returns assertions to run.
 
@@ -203,7 +198,8 @@ class Dequantized(FrozenByNetworks, tfd.Distribution):
     def _log_prob(self, value, seed=None, context=None):
         context = self.checked_context(context)
         if context is not None:
-            value, context = self._context.broadcast(value, len(self.event_shape), context)
+            ndims = len(self.event_shape), len(self.context_shape)
+            value, _ = self._context.broadcast(value, ndims[0], context, ndims[1])
         noise, log_q = self._draw_noise(value, seed)
         given = {} if context is None else {"context": context}
         bound = self._flow.log_prob(self.dequantize(value, noise), **given) - log_q
@@ -231,6 +227,9 @@ class Dequantized(FrozenByNetworks, tfd.Distribution):
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         return self.quantize(self._flow.sample(sample_shape, seed=seed, **kwargs))
+
+    def _default_event_space_bijector(self):
+        return None  # as TFP does for what is discrete
 
     def __repr__(self) -> str:
         return f"Dequantized({self._flow!r}, levels={self._levels})"

@@ -38,6 +38,7 @@ def maf(
     order: str = "reverse",
     activation: str = "relu",
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "maf",
@@ -65,6 +66,8 @@ def maf(
         in an `fb.Repeat`, which makes optimizer updates cheap.
       activation: a Keras activation.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of random orders; from TensorFlow's global generator if None.
       dtype: of the flow.
       name: name of the distribution.
@@ -92,6 +95,7 @@ def iaf(
     order: str = "reverse",
     activation: str = "relu",
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "iaf",
@@ -106,7 +110,7 @@ def iaf(
 
     Args:
       event_shape, layers, hidden, transformer, bins, bound, scale_map, order, activation,
-        context_shape, seed, dtype, name: see `maf`.
+        context_shape, standardize_context, seed, dtype, name: see `maf`.
 
     Raises:
       ValueError: as for `maf`.
@@ -132,6 +136,7 @@ def _flow(
     order,
     activation,
     context_shape,
+    standardize_context,
     seed,
     dtype,
     name,
@@ -167,4 +172,5 @@ def _flow(
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
     bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
-    return Flow(standard_normal(features, dtype), bijector, context, name=name)
+    base = standard_normal(features, dtype)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

@@ -111,4 +111,5 @@ def dequantizer(
     # Not quite to the ends: noise of exactly 0 or 1 would have an infinite log-det.
     unit = tfb.Sigmoid(tf.constant(eps, dtype), tf.constant(1.0 - eps, dtype))
     base = tfd.Sample(tfd.Logistic(tf.zeros([], dtype), tf.ones([], dtype)), shape, name="base")
-    return Flow(base, fb.Chain([unit, *steps]), shape, name=name)
+    # The context is an image in [-1/2, 1/2]: its units are known.
+    return Flow(base, fb.Chain([unit, *steps]), shape, standardize_context=False, name=name)

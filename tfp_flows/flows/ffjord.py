@@ -37,6 +37,7 @@ def ffjord(
     kinetic_penalty: float = 0.0,
     jacobian_penalty: float = 0.0,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int = 0,
     dtype: tf.DType = tf.float32,
     name: str = "ffjord",
@@ -60,6 +61,8 @@ def ffjord(
       kinetic_penalty, jacobian_penalty: what `fit` adds to the loss to keep paths simple; 0.01
         each in the paper on them (arXiv 2002.02798).
       context_shape: `(k,)` for a flow given vectors, which all drifts see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of Hutchinson's noise.
       dtype: of the flow.
       name: name of the distribution.
@@ -92,4 +95,5 @@ def ffjord(
             jacobian_penalty=jacobian_penalty,
         )
         parts += [fb.ActNorm(features, dtype=dtype), flow]
-    return Flow(standard_normal(features, dtype), fb.Chain(parts), context, name=name)
+    base = standard_normal(features, dtype)
+    return Flow(base, fb.Chain(parts), context, standardize_context=standardize_context, name=name)

@@ -45,6 +45,7 @@ def flow_plus_plus(
     stacked: bool = True,
     reversible: bool = False,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "flow_plus_plus",
@@ -78,6 +79,8 @@ def flow_plus_plus(
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`. It rebuilds what is kept by searching.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the initial rotations.
       dtype: of the flow.
       name: name of the distribution.
@@ -113,7 +116,8 @@ def flow_plus_plus(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        return Flow(standard_normal(features, dtype), bijector, context, name=name)
+        base = standard_normal(features, dtype)
+        return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
 
     filters = as_filters(32 if hidden is None else hidden)
     h, w, c = shape
@@ -151,7 +155,8 @@ def flow_plus_plus(
         reversible,
     )
     bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
-    return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)
+    base = standard_normal(math.prod(shape), dtype)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
 
 
 def _checked_couplings(

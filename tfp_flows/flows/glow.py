@@ -40,6 +40,7 @@ def glow(
     stacked: bool = True,
     reversible: bool = False,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "glow",
@@ -77,6 +78,8 @@ def glow(
         and `fb.Chain`.
       context_shape: `(k,)` for a flow given vectors, which all networks see, and on which the
         prior of the last level depends too; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the initial rotations.
       dtype: of the flow.
       name: name of the distribution.
@@ -93,7 +96,16 @@ def glow(
     network_dtype = network_policy(network_dtype, dtype)
     hidden = as_filters(hidden)
     build = Levels(
-        event_shape, levels, steps, split_prior, stacked, reversible, context_shape, dtype, name
+        event_shape,
+        levels,
+        steps,
+        split_prior,
+        stacked,
+        reversible,
+        context_shape,
+        standardize_context,
+        dtype,
+        name,
     )
     seeds = seeds_from(seed)
 

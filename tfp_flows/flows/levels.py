@@ -42,6 +42,7 @@ class Levels:
     stacked: bool
     reversible: bool
     context_shape: Sequence[int] | int | None
+    standardize_context: bool
     dtype: tf.DType
     name: str
 
@@ -85,7 +86,8 @@ class Levels:
         if data_bijector is not None:
             bijector = fb.Chain([data_bijector, bijector])
         base = standard_normal(math.prod(self.event_shape), self.dtype)
-        return Flow(base, bijector, self.context_shape, name=self.name)
+        units = self.standardize_context
+        return Flow(base, bijector, self.context_shape, standardize_context=units, name=self.name)
 
     def _steps(self, make_step: Callable[[Image], tfb.Bijector], image: Image) -> tfb.Bijector:
         if self.stacked:

@@ -49,6 +49,7 @@ def neural_spline(
     reversible: bool = False,
     data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "neural_spline",
@@ -80,6 +81,8 @@ def neural_spline(
       reversible: train by inversion; see `fb.Chain`.
       data_bijector: applied last, next to the data, as in `glow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the initial linear maps and rotations.
       dtype: of the flow.
       name: name of the distribution.
@@ -122,7 +125,10 @@ def neural_spline(
             )
             return fb.Chain([*mixing(c, seeds, dtype), coupling(net, "channel")])
 
-        build = Levels(shape, levels, layers, True, stacked, reversible, context, dtype, name)
+        units = standardize_context
+        build = Levels(
+            shape, levels, layers, True, stacked, reversible, context, units, dtype, name
+        )
         return build.flow(make_step, network_dtype, data_bijector)
 
     (features,) = shape
@@ -151,4 +157,4 @@ def neural_spline(
         # A little wider than the circle, whose end would else have no density.
         end = np.nextafter(dtype.as_numpy_dtype(half), np.inf)
         base = tfd.Sample(tfd.Uniform(-end, end), features, name="base")
-    return Flow(base, bijector, context, name=name)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

@@ -37,6 +37,7 @@ def nice(
     stacked: bool = True,
     reversible: bool = False,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     dtype: tf.DType = tf.float32,
     name: str = "nice",
 ) -> Flow:
@@ -59,6 +60,8 @@ def nice(
         optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -87,4 +90,4 @@ def nice(
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
-    return Flow(base, bijector, context, name=name)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

@@ -44,6 +44,7 @@ def real_nvp(
     stacked: bool = True,
     reversible: bool = False,
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     dtype: tf.DType = tf.float32,
     name: str = "real_nvp",
 ) -> Flow:
@@ -72,6 +73,8 @@ def real_nvp(
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
 
@@ -104,7 +107,8 @@ def real_nvp(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        return Flow(standard_normal(features, dtype), bijector, context, name=name)
+        base = standard_normal(features, dtype)
+        return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
 
     filters = as_filters(32 if hidden is None else hidden)
 
@@ -147,4 +151,5 @@ def real_nvp(
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
-    return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)
+    base = standard_normal(math.prod(shape), dtype)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

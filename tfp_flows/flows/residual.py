@@ -28,6 +28,7 @@ def residual(
     bound: float = 0.9,
     log_det: str = "exact",
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "residual",
@@ -48,6 +49,8 @@ def residual(
         sampling takes longer.
       log_det: `"exact"`, or for many features `"unbiased"`; see `fb.Residual`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the unbiased log-det; None, which training needs, draws anew in each call.
       dtype: of the flow.
       name: name of the distribution.
@@ -68,4 +71,5 @@ def residual(
     step = fb.Chain([fb.ActNorm(features, dtype=dtype), fb.Residual(net, log_det, seed)])
     # Steps of vectors are small: the bookkeeping of a loop would show.
     bijector = fb.Chain([fb.Repeat(step, layers, unroll=True)])
-    return Flow(standard_normal(features, dtype), bijector, context, name=name)
+    base = standard_normal(features, dtype)
+    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

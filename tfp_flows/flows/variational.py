@@ -28,6 +28,7 @@ def planar(
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "planar",
@@ -48,6 +49,8 @@ def planar(
       layers: how many.
       hidden: units of the hidden layers of the context's networks; of no use without a context.
       context_shape: `(k,)`; None: the flow takes no context.
+      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
+        first `fit` sees; see `Flow`.
       seed: of the layers' start; from TensorFlow's global generator if None.
       dtype: of the flow.
       name: name of the distribution.
@@ -61,7 +64,8 @@ def planar(
       >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
       True
     """
-    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 @ready_made
@@ -70,6 +74,7 @@ def radial(
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "radial",
@@ -79,7 +84,8 @@ def radial(
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
+        `flows.planar`.
       name: name of the distribution.
 
     Raises:
@@ -89,7 +95,8 @@ def radial(
       >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
-    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 @ready_made
@@ -99,6 +106,7 @@ def sylvester(
     rank: int | None = None,
     hidden: Sequence[int] | int = (64,),
     context_shape: Sequence[int] | int | None = None,
+    standardize_context: bool = True,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "sylvester",
@@ -111,7 +119,8 @@ def sylvester(
     Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
+        `flows.planar`.
       rank: how many directions each layer bends, at most the features; if None all of them, or 8.
       name: name of the distribution.
 
@@ -124,7 +133,8 @@ def sylvester(
     """
     (features,) = check_event_shape(event_shape, (1,), name)
     make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
-    return _flow(make, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    units = standardize_context
+    return _flow(make, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
 
 
 def _flow(
@@ -133,6 +143,7 @@ def _flow(
     layers: int,
     hidden: Sequence[int] | int,
     context_shape: Sequence[int] | int | None,
+    standardize_context: bool,
     seed: int | None,
     dtype: tf.DType,
     name: str,
@@ -149,4 +160,5 @@ def _flow(
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
-    return Flow(standard_normal(features, dtype), bijector, context, name=name)
+    normal = standard_normal(features, dtype)
+    return Flow(normal, bijector, context, standardize_context=standardize_context, name=name)

@@ -86,8 +86,8 @@ def _check_finite(array: np.ndarray, what: str) -> None:
         return
     bad = int(count_bad_rows(tf.convert_to_tensor(array)))
     raise ValueError(
-        f"{bad} of {len(array)} {what} hold NaN or infinity. Remove them, or fill the gaps: one "
-        "such row would make every weight NaN."
+        f"{bad} of {len(array)} {what} hold NaN or infinity. Remove these examples, or fill the "
+        "gaps: one such row would make every weight NaN."
     )
 
 
@@ -213,24 +213,24 @@ def first_batch(x: Any, flow: tfd.Distribution) -> Any:
 def _check_in_graph(examples: Any, flow: tfd.Distribution) -> Any:
     if not is_conditional(flow):
         return _check_values_in_graph(examples, flow)
-    context = _finite(flow.checked_context(examples["context"]))
+    context = _finite(flow.checked_context(examples["context"]), "contexts")
     return {"x": _check_values_in_graph(examples["x"], flow), "context": context}
 
 
-def _finite(x: tf.Tensor) -> tf.Tensor:
+def _finite(x: tf.Tensor, what: str) -> tf.Tensor:
     if not x.dtype.is_floating:
         return x
     bad = count_bad_rows(x)
     check = tf.debugging.Assert(
         tf.equal(bad, 0),
-        ["rows of a batch that hold NaN or infinity:", bad, "of", tf.shape(x)[0]],
+        [f"{what} of a batch that hold NaN or infinity:", bad, "of", tf.shape(x)[0]],
     )
     with tf.control_dependencies([check]):
         return tf.identity(x)
 
 
 def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution) -> tf.Tensor:
-    x = _finite(x)
+    x = _finite(x, "rows")
     if isinstance(flow, Dequantized):
         with tf.control_dependencies(flow.check_pixels(x)):
             return tf.identity(x)

@@ -85,14 +85,15 @@ class Guard:
         if not_finite:
             raise ValueError(
                 f"{not_finite} batch(es) gave gradients that are not finite, and were left out; "
-                "the weights are whole. Look for NaN, infinity or outliers in the data and its "
-                "weights; if there are none, lower the learning rate or clip gradients: "
+                "the weights are whole. Look for NaN, infinity or outliers in the data, its "
+                "contexts and its weights; if there are none, lower the learning rate or clip "
+                "gradients: "
                 "optimizer=keras.optimizers.Adam(..., clipnorm=1.0)."
             )
         if outliers:
             warnings.warn(
                 f"{outliers} batch(es) gave gradients over {OUTLIER:g} times as large as usual, "
-                "and were left out. Look for outliers in the data and its weights.",
+                "and were left out. Look for outliers in the data, its contexts and its weights.",
                 stacklevel=2,
             )
 
@@ -108,4 +109,6 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._guard.raise_or_warn()
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ValueError(f"The loss became {loss} in epoch {epoch + 1}: look at the data.")
+            raise ValueError(
+                f"The loss became {loss} in epoch {epoch + 1}: look at the data and its contexts."
+            )

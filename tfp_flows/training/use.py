@@ -74,10 +74,10 @@ class FlowUse:
             return draw(*arguments.values(), *given)
         decode, latents = self._function("decode"), draw(*arguments.values())
         parts = [slice(i, i + batch_size) for i in range(0, n, batch_size)]
-        return tf.concat([decode(latents[part], *(c[part] for c in given)) for part in parts], 0)
+        return tf.concat([decode(latents[p], *_rows_of(given, p)) for p in parts], 0)
 
     def _contexts(self, n: int, context) -> list[tf.Tensor]:
-        """A list of one tensor, a context for each of `n` examples; empty if there is none."""
+        """A list of one tensor, a context for each of `n` examples or one row for all; or empty."""
         shape = getattr(self._flow, "context_shape", None)
         if shape is None and context is None:
             return []
@@ -90,7 +90,7 @@ class FlowUse:
             raise ValueError(
                 f"Give one context of shape {shape} for all, or {n} of them; got {context.shape}."
             )
-        context = tf.broadcast_to(context, [n, *shape])
+        context = tf.reshape(context, [-1, *shape])  # a single one stays so, and is encoded once
         inputs.check_context(context, self._flow)
         return [context]
 
@@ -156,6 +156,11 @@ class FlowUse:
         except NotImplementedError:
             x = tf.random.stateless_normal(shape, [0, 1])
         return {"x": tf.cast(x, dtype), **given}
+
+
+def _rows_of(given: list[tf.Tensor], part: slice) -> list[tf.Tensor]:
+    """The contexts of a part of the examples."""
+    return [context if context.shape[0] == 1 else context[part] for context in given]
 
 
 def _stateless_seed(seed) -> tf.Tensor:
