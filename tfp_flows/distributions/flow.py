@@ -79,9 +79,9 @@ class Flow(Density, _TransformedDistribution):
             raise ValueError(f"{name}: a context_encoder needs a context_shape.")
         if context_shape is not None and distribution.batch_shape.rank:
             raise ValueError(
-                f"{name}: the base of a conditional flow is one distribution, and its batch shape is "
-                f"that of the context; got {distribution.batch_shape} of them. If they are the parts "
-                "of one event, wrap the base in tfd.Independent."
+                f"{name}: the base of a conditional flow is one distribution, and its batch shape "
+                f"is that of the context; got {distribution.batch_shape} of them. If they are the "
+                "parts of one event, wrap the base in tfd.Independent."
             )
         if getattr(distribution, "context_shape", None) is not None:
             raise ValueError(
