@@ -162,6 +162,155 @@ def test_a_context_encoder_of_ones_own():
     np.testing.assert_allclose(flow.log_prob(x, context=context), expected, rtol=EPS)
 
 
+class Counted(tf.Module):
+    """A network that counts the rows that it is given."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.rows = net, []
+        self.weights = list(net.trainable_variables) if hasattr(net, "trainable_variables") else []
+
+    def __call__(self, x):
+        self.rows.append(x.shape[0])
+        return self.net(x)
+
+
+def of_series(kind):
+    last = {
+        "conv": [keras.layers.Conv1D(3, 3), keras.layers.GlobalAveragePooling1D()],
+        "gru": [keras.layers.GRU(3)],
+        "masked gru": [keras.layers.Masking(-9.0), keras.layers.GRU(3)],
+    }[kind]
+    encoder = keras.Sequential([keras.layers.Input((7, 2)), *last])
+    coupling = fb.AffineCoupling(mlp(1, 2, (4,), context=3))
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
+    return Flow(base, fb.Chain([coupling]), (7, 2), encoder), encoder
+
+
+@pytest.mark.parametrize("kind", ["conv", "gru"])
+def test_an_encoder_knows_one_batch_dimension_and_the_flow_any_number(kind):
+    flow, _ = of_series(kind)
+    series = tf.random.stateless_normal([3, 4, 7, 2], [0, 1])
+    x = tf.random.stateless_normal([3, 4, 2], [0, 2])
+    given = flow.condition(series)
+    each = tf.stack([flow.log_prob(x[i], context=series[i]) for i in range(3)])
+    np.testing.assert_allclose(given.log_prob(x), each, rtol=1e-4, atol=1e-5)
+    one = flow.condition(series[1, 2])
+    np.testing.assert_allclose(one.log_prob(x[1, 2]), each[1, 2], rtol=1e-4, atol=1e-5)
+    assert one.sample(5, seed=[0, 1]).shape == (5, 2)
+    assert given.sample(5, seed=[0, 1]).shape == (5, 3, 4, 2)
+    drawn, log_prob = given.experimental_sample_and_log_prob((2, 5), seed=[0, 1])
+    assert drawn.shape == (2, 5, 3, 4, 2)
+    np.testing.assert_allclose(given.log_prob(drawn), log_prob, rtol=1e-3, atol=1e-4)
+    opened = tf.function(
+        lambda c: flow.condition(c).log_prob(x),
+        input_signature=[tf.TensorSpec([None, None, 7, 2])],
+    )
+    np.testing.assert_allclose(opened(series), each, rtol=1e-4, atol=1e-5)
+
+
+def test_each_context_is_encoded_once():
+    base, coupling = tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.AffineCoupling(mlp(1, 2, context=2))
+    encoder = Counted(lambda c: c[:, 0, :] + c[:, 1, :])
+    flow = Flow(base, coupling, (2, 2), encoder)
+    one, many = tf.ones([2, 2]), tf.ones([3, 1, 2, 2])
+    flow.log_prob(tf.ones([1000, 2]), context=one)
+    flow.sample(1000, context=one)
+    flow.condition(many).log_prob(tf.ones([3, 100, 2]))
+    flow.condition(many).sample(100)
+    flow.condition(many).experimental_sample_and_log_prob(100)
+    assert encoder.rows == [1, 1, 3, 3, 3]
+    encoder.rows.clear()
+    model = flows.FlowModel(flow)
+    encoder.rows.clear()
+    model.log_prob(np.ones([50, 2], np.float32), context=one.numpy())
+    assert set(encoder.rows) <= {None}  # traced, with an open batch
+
+
+def test_series_of_any_length_are_padded_and_masked():
+    with pytest.raises(ValueError, match="Pad what varies in length"):
+        Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain([]), (None, 2))
+    flow, encoder = of_series("masked gru")
+    series = np.full([1, 7, 2], -9.0, np.float32)
+    series[:, :4] = np.random.RandomState(0).normal(size=(4, 2))
+    expected = encoder.layers[-1](tf.constant(series[:, :4]))
+    np.testing.assert_allclose(flow.encode_context(series), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_must_give_vectors():
+    flow = Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain([]), (7, 2), lambda c: c)
+    with pytest.raises(ValueError, match="must map .* to vectors"):
+        flow.log_prob(tf.zeros([1, 2]), context=tf.zeros([1, 7, 2]))
+
+
+def test_bases_that_a_context_does_not_reach_are_refused():
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
+    inner = Flow(base, fb.AffineCoupling(net), 2)
+    with pytest.raises(ValueError, match="the base takes a context itself"):
+        Flow(inner, fb.Chain([fb.AffineCoupling(net)]), 2)
+    batch = tfd.Sample(tfd.Normal(tf.zeros([3]), 1.0), 2)
+    with pytest.raises(ValueError, match="wrap the base in tfd.Independent"):
+        Flow(batch, fb.AffineCoupling(net), 2)
+
+
+STACKED = {
+    "coupling": lambda: fb.AffineCoupling(mlp(1, 2, (4,), context=3)),
+    "stacked": lambda: flows.real_nvp((2,), 2, (4,), context_shape=3).bijector,
+    "maf": lambda: flows.maf((2,), 2, (4,), context_shape=3).bijector,
+    "context-affine": lambda: fb.ContextAffine(mlp(3, 4)),
+    "planar": lambda: flows.planar((2,), 2, context_shape=3).bijector,
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_bijectors_take_contexts_of_any_kind(name):
+    bijector = STACKED[name]()
+    for v in bijector.trainable_variables:
+        v.assign_add(0.1 * tf.ones_like(v))
+    z, c = tf.random.stateless_normal([4, 2], [0, 1]), tf.random.stateless_normal([4, 3], [0, 2])
+    given = [c, c.numpy(), c.numpy().tolist(), c.numpy().astype(np.float64), tf.Variable(c)]
+    expected, log_det = bijector.forward_and_log_det(z, context=c)
+    for context in given:
+        y = bijector.forward(tf.identity(z), context=context)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+        found = bijector.forward_log_det_jacobian(tf.identity(z), 1, context=context)
+        np.testing.assert_allclose(found, log_det, rtol=1e-5, atol=1e-6)
+        back = bijector.inverse(tf.identity(y), context=context)
+        np.testing.assert_allclose(back, z, rtol=1e-3, atol=1e-3)
+    # One row for all, and one without a batch: as if it were given for each.
+    all_alike = bijector.forward(tf.identity(z), context=tf.repeat(c[:1], 4, axis=0))
+    for context in (c[:1], c[0]):
+        one = bijector.forward(tf.identity(z), context=context)
+        np.testing.assert_allclose(one, all_alike, rtol=1e-5, atol=1e-6)
+    opened = tf.function(
+        lambda z, c: bijector.forward(z, context=c),
+        input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([None, 3])],
+    )
+    np.testing.assert_allclose(opened(z, c[:1]), all_alike, rtol=1e-5, atol=1e-6)
+    unknown = tf.function(
+        lambda c: bijector.forward(z, context=c), input_signature=[tf.TensorSpec(None)]
+    )
+    with pytest.raises(ValueError, match="unknown rank"):
+        unknown(c)
+
+
+def test_values_and_contexts_of_two_dtypes():
+    affine = fb.ContextAffine(lambda c: tf.concat([c, 0.0 * c], -1))
+    x = tf.constant([[1.0, 2.0]], tf.float64)
+    y = affine.forward(x, context=tf.constant([[10.0, 20.0]], tf.float32))
+    assert y.dtype == tf.float64
+    np.testing.assert_allclose(y, [[11.0, 22.0]])
+
+
+def test_a_flow_names_contexts_of_unknown_rank():
+    flow = small_flow()
+    call = tf.function(
+        lambda c: flow.log_prob(tf.zeros([4, 2]), context=c), input_signature=[tf.TensorSpec(None)]
+    )
+    with pytest.raises(ValueError, match="unknown rank"):
+        call(tf.zeros([4, 2]))
+
+
 def test_penalties_reach_whoever_collects():
     add_penalty(tf.ones([3]))  # nobody does
     with collected_penalties() as outer:
