@@ -187,9 +187,7 @@ def test_contexts_that_are_not_finite_are_named(bad):
     flow = small(context_shape=(1,))
     context = C.astype(np.float64)
     context[3] = bad
-    with pytest.raises(
-        ValueError, match="1 of 320 contexts hold NaN.*Look at the context"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 320 contexts hold NaN.*Look at the context"):
         flows.initialize(flow, PAIRS, context=context)
     assert flow.context_units.needs_initialization
     model = flows.FlowModel(flow)
