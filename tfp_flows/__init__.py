@@ -20,7 +20,7 @@ from tfp_flows.flows import (
     sylvester,
     with_labels,
 )
-from tfp_flows.initialization import initialize
+from tfp_flows.initialization import initialize, mark_initialized
 from tfp_flows.saving import verify
 from tfp_flows.training import BackupAndRestore, FlowHealth, FlowModel
 from tfp_flows.version import __version__
@@ -42,6 +42,7 @@ __all__ = [
     "iaf",
     "initialize",
     "maf",
+    "mark_initialized",
     "neural_spline",
     "nice",
     "planar",

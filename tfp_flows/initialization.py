@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import Chain
+from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.context_units import refuse_bad_contexts, warn_of_units
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.protocol import any_waits
+from tfp_flows.core.protocol import starts_in
 from tfp_flows.core.variables import restored_on_error
+from tfp_flows.degenerate import without_density
 from tfp_flows.distributions import Dequantized, Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -23,7 +24,37 @@ OUTLIER = 1000.0  # times the median distance from the median
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
     """Whether a layer of `flow` still waits for `initialize`."""
-    return any_waits(flow.submodules)
+    return any(start.waits() for start in starts_in(flow.submodules))
+
+
+def mark_initialized(flow: tfd.Distribution) -> None:
+    """Declares a flow initialised as it is: neither `fit` nor `initialize` will set its layers.
+
+    Use it for a flow that should not be scaled to data, as one that is trained without any. After
+    training it is not needed: layers that were trained, assigned or loaded count as initialised.
+
+    Args:
+      flow: as for `initialize`.
+
+    Example:
+      >>> import tfp_flows as flows
+      >>> flow = flows.iaf(event_shape=(2,), layers=1, hidden=(4,))
+      >>> flows.mark_initialized(flow)
+      >>> needs_initialization(flow)
+      False
+    """
+    _check_distribution(flow, "mark_initialized")
+    _mark(flow.submodules)
+
+
+def _mark(modules: Iterable[tf.Module]) -> None:
+    for start in starts_in(modules):
+        start.flag.assign(tf.ones_like(start.flag))
+
+
+def _was_trained_elsewhere(flow: tfd.Distribution) -> bool:
+    """Whether a layer has left its start though nothing has initialised it."""
+    return any(not np.all(s.flag) and not s.waits() for s in starts_in(flow.submodules))
 
 
 def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
@@ -36,8 +67,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
     Before that the contexts, if the flow takes any, set what they are standardised by. Layers
-    that are initialised already stay as they are. If anything goes wrong, the flow is left as it
-    was.
+    that are initialised already stay as they are, and so do layers whose variables have left their
+    start: a flow that was trained by a loop of your own keeps what it has learnt, and its contexts
+    stay as they are. See `mark_initialized` for a flow that is to stay at its start. If anything
+    goes wrong, the flow is left as it was.
 
     Args:
       flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
@@ -47,8 +80,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     Raises:
       ValueError: the batch or the context is empty, not finite or of the wrong shape.
 
-    Warns of values far from all others, in the batch or the context, which would decide the scale;
-    and of contexts whose units no training can cope with.
+    Warns of values far from all others, which would decide the scale; and of contexts in units that
+    no training can cope with. For continuous flows over vectors, it also warns of data that have no
+    density: columns that are constant, equal or linearly dependent, and repeated rows. Images are
+    not checked, as pixels may well be constant.
 
     Example:
       >>> import tfp_flows as flows
@@ -57,11 +92,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       >>> needs_initialization(flow)
       False
     """
-    if not isinstance(flow, tfd.Distribution):
-        raise TypeError(
-            f"initialize takes a distribution, got {type(flow).__name__}. Of a FlowModel give "
-            "model.flow; a single ActNorm has a method initialize(batch) of its own."
-        )
+    _check_distribution(flow, "initialize")
     if not tf.executing_eagerly():
         raise RuntimeError("initialize sets variables once: call it outside of any tf.function.")
     batch = tf.convert_to_tensor(batch)
@@ -88,9 +119,12 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
         return
     if batch.dtype.is_floating:
         _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
+        _warn_of_no_density(flow, batch)
     if is_given:
         warn_of_units(continuous, context)
     with restored_on_error(flow.variables):
+        if _was_trained_elsewhere(flow):
+            _mark(m for m in flow.submodules if isinstance(m, Standardize))
         if is_given:
             continuous.initialize_context(context)
         dequantizer = getattr(flow, "dequantizer", None)
@@ -118,6 +152,33 @@ def _warn_of_outliers(rows: np.ndarray) -> None:
             f"{row}. The flow is scaled after them, and learns the others badly. Remove them, or "
             "initialise on a batch without them.",
             stacklevel=3,
+        )
+
+
+def _warn_of_no_density(flow: tfd.Distribution, batch: tf.Tensor) -> None:
+    """Warns, once for all that is found, of vectors on which any density grows without bound."""
+    shape, bijector = flow.event_shape, getattr(flow, "bijector", None)
+    if len(shape) != 1 or bijector is None:
+        return
+    # A bijector from fewer dimensions, as tfb.SoftmaxCentered, is made for dependent columns.
+    if bijector.inverse_event_shape(shape).num_elements() != shape[0]:
+        return
+    found = without_density(batch.numpy(), tf.cast(batch, flow.dtype).numpy())
+    if found:
+        warnings.warn(
+            f"initialize: data such as these {batch.shape[0]} examples have no density: "
+            f"{'; '.join(found)}. The loss will fall without bound as the flow narrows around "
+            "them. Remove such columns or rows, or add noise; whole numbers are for "
+            "flows.Dequantized.",
+            stacklevel=3,
+        )
+
+
+def _check_distribution(flow: tfd.Distribution, caller: str) -> None:
+    if not isinstance(flow, tfd.Distribution):
+        raise TypeError(
+            f"{caller} takes a distribution, got {type(flow).__name__}. Of a FlowModel give "
+            "model.flow; a single ActNorm has a method initialize(batch) of its own."
         )
 
 

@@ -9,17 +9,23 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.start import Start
 
 
 class ActNorm(FlowBijector):
-    r"""Scales and shifts every channel (or every element) of an event.
+    r"""Standardises every channel (or every element) of an event, then scales and shifts it.
 
-    $$ y = x \odot e^{s} + b, \qquad \log|\det J| = \textstyle\sum s $$
+    $$ y = m + \sigma \odot (x \odot e^{s} + b), \qquad
+       \log|\det J| = \textstyle\sum (s + \log \sigma) $$
 
-    It is the identity until `flows.initialize(flow, batch)` (or the first `fit`) sets `b` and
-    `e^s` to the mean and the standard deviation of the batch, so that the latents of that batch
-    have mean 0 and variance 1. Nothing else ever initialises it, and the flag is a variable
-    that is saved with the rest. A channel that is constant in the batch keeps scale 1.
+    `flows.initialize(flow, batch)`, or the first `fit`, sets `m` and `σ` to the mean and the
+    standard deviation of the batch, so that the latents of that batch have mean 0 and variance 1.
+    They are constants from then on. The trainable `s` and `b` start at 0 and are in units of the
+    latent, so that training does not depend on the unit or the offset of the data. Before it is
+    initialised, `m` is 0 and `σ` is 1. A channel that is constant in the batch keeps `σ = 1`.
+
+    Nothing else initialises it. Its state is saved: the flag `initialized`, and the constants.
+    A layer whose `s` or `b` has left 0, because it was trained or assigned, counts as initialised.
 
     Source: Glow, arXiv 1807.03039, section 3.1.
 
@@ -27,7 +33,10 @@ class ActNorm(FlowBijector):
       shape: an `int`, the size of the last axis (per channel, for events of any rank); or the
         event's shape (per element).
       dtype: of the variables; they are cast to that of the input.
-      shift, log_scale, initialized: variables to use in place of new ones.
+      shift, log_scale: the trainable variables `b` and `s`, to use in place of new ones.
+      initialized: the flag, a boolean variable to use in place of a new one.
+      loc, scale: variables for the constants `m` and `σ`, to use in place of new ones. To copy a
+        trained layer, copy all five variables.
       name: name of the bijector.
 
     Example:
@@ -45,20 +54,17 @@ class ActNorm(FlowBijector):
         shift: tf.Variable | None = None,
         log_scale: tf.Variable | None = None,
         initialized: tf.Variable | None = None,
+        loc: tf.Variable | None = None,
+        scale: tf.Variable | None = None,
         name: str = "actnorm",
     ):
         shape = [int(n) for n in np.atleast_1d(shape)]
-        self.shift = tf.Variable(tf.zeros(shape, dtype), name="shift") if shift is None else shift
-        self.log_scale = (
-            tf.Variable(tf.zeros(shape, dtype), name="log_scale")
-            if log_scale is None
-            else log_scale
-        )
-        self.initialized = (
-            tf.Variable(False, trainable=False, name="initialized")
-            if initialized is None
-            else initialized
-        )
+        zeros, ones = tf.zeros(shape, dtype), tf.ones(shape, dtype)
+        self.shift = _variable(shift, zeros, "shift", trainable=True)
+        self.log_scale = _variable(log_scale, zeros, "log_scale", trainable=True)
+        self.initialized = _variable(initialized, False, "initialized", trainable=False)
+        self.loc = _variable(loc, zeros, "loc", trainable=False)
+        self.scale = _variable(scale, ones, "scale", trainable=False)
         super().__init__(
             forward_min_event_ndims=len(shape),
             is_constant_jacobian=True,
@@ -68,17 +74,18 @@ class ActNorm(FlowBijector):
                 "shift": self.shift,
                 "log_scale": self.log_scale,
                 "initialized": self.initialized,
+                "loc": self.loc,
+                "scale": self.scale,
                 "name": name,
             },
             name=name,
         )
 
-    @property
-    def needs_initialization(self) -> bool:
-        return not bool(self.initialized.numpy())
+    def _starts(self):
+        return [Start(self.initialized, (self.shift, self.log_scale))]
 
     def initialize(self, y) -> tf.Tensor:
-        """Sets shift and scale from the batch `y`, unless that is done; returns its latents.
+        """Sets the constants from the batch `y`, unless that is done; returns its latents.
 
         Raises:
           ValueError: the batch is empty or not finite.
@@ -90,24 +97,24 @@ class ActNorm(FlowBijector):
         self._check_shape(y)
         if y.shape.num_elements() == 0:
             raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
-        axes = list(range(y.shape.rank - self.forward_min_event_ndims))
-        mean, variance = tf.nn.moments(tf.cast(y, tf.float64), axes)
-        if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(variance))):
+        first, above, deviation = _moments(tf.reshape(y, [-1, *self.loc.shape]))
+        if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(deviation))):
             raise ValueError(
                 f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
                 "Check the data, and the layers between the data and this one."
             )
-        # Rounding leaves a constant channel a tiny variance; dividing by it would explode.
-        rounding = np.finfo(y.dtype.as_numpy_dtype)
-        spread = variance > tf.square(8.0 * rounding.eps * mean) + float(rounding.tiny)
-        log_scale = tf.where(spread, 0.5 * tf.math.log(tf.where(spread, variance, 1.0)), 0.0)
-        self._assign_unless_done(self.shift, mean)
-        self._assign_unless_done(self.log_scale, log_scale)
+        # Rounding may leave a constant channel a tiny spread; dividing by it would explode.
+        limits = np.finfo(y.dtype.as_numpy_dtype)
+        eps, tiny = float(limits.eps), float(limits.tiny)
+        least = eps * tf.abs(first + above) + tiny / eps**0.5
+        scale = tf.where(deviation > least, deviation, 1.0)
+        loc = tf.cast(first + above, self.loc.dtype)
+        rest = (first - tf.cast(loc, tf.float64) + above) / scale  # what rounding took from `loc`
+        done = self._starts()[0].is_left()
+        for variable, value in ((self.loc, loc), (self.scale, scale), (self.shift, rest)):
+            variable.assign(tf.where(done, variable, tf.cast(value, variable.dtype)))
         self.initialized.assign(True)
         return self._inverse_and_log_det(y, context)[0]
-
-    def _assign_unless_done(self, variable: tf.Variable, value: tf.Tensor) -> None:
-        variable.assign(tf.where(self.initialized, variable, tf.cast(value, variable.dtype)))
 
     @property
     def is_channel_map(self) -> bool:
@@ -117,19 +124,22 @@ class ActNorm(FlowBijector):
     def channel_map(self, value: tf.Tensor, forward: bool) -> ChannelMap:
         """What it does to channels of the dtype of `value`, whose shape it checks."""
         self._check_shape(value)
-        shift = tf.cast(self.shift, value.dtype)
-        log_scale = tf.cast(self.log_scale, value.dtype)
+        loc, scale, shift, log_scale = (
+            tf.cast(v, value.dtype) for v in (self.loc, self.scale, self.shift, self.log_scale)
+        )
+        log_det = tf.reduce_sum(log_scale + tf.math.log(scale))
         if forward:
-            return ChannelMap(None, tf.exp(log_scale), shift, tf.reduce_sum(log_scale))
-        return ChannelMap(shift, tf.exp(-log_scale), None, -tf.reduce_sum(log_scale))
+            return ChannelMap(None, tf.exp(log_scale) * scale, shift * scale, loc, log_det)
+        shrink = tf.exp(-log_scale)
+        return ChannelMap(loc, shrink / scale, -shift * shrink, None, -log_det)
 
     def _forward_and_log_det(self, x, context):
         apply = self.channel_map(x, forward=True)
-        return x * apply.weight + apply.after, apply.log_det
+        return x * apply.weight + apply.shift + apply.after, apply.log_det
 
     def _inverse_and_log_det(self, y, context):
         apply = self.channel_map(y, forward=False)
-        return (y - apply.before) * apply.weight, apply.log_det
+        return (y - apply.before) * apply.weight + apply.shift, apply.log_det
 
     def _check_shape(self, value):
         event = value.shape[value.shape.rank - self.forward_min_event_ndims :]
@@ -141,3 +151,23 @@ class ActNorm(FlowBijector):
 
     def _describe(self):
         return str(tuple(self.shift.shape))
+
+
+def _variable(given: tf.Variable | None, start, name: str, trainable: bool) -> tf.Variable:
+    return tf.Variable(start, trainable=trainable, name=name) if given is None else given
+
+
+def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The first row, how far above it the mean is, and the standard deviation, in float64.
+
+    Differences from a row keep the digits of a small spread about a large mean, and the spread of
+    equal values is exactly 0.
+    """
+    rows = tf.cast(rows, tf.float64)
+    away = rows - rows[0]
+    largest = tf.reduce_max(tf.abs(away), axis=0)
+    unit = tf.where(largest > 0.0, largest, tf.ones_like(largest))  # so that no square overflows
+    away /= unit
+    mean = tf.reduce_mean(away, axis=0)
+    variance = tf.reduce_mean(tf.square(away - mean), axis=0)
+    return rows[0], unit * mean, unit * tf.sqrt(variance)

@@ -15,13 +15,15 @@ tfb = tfp.bijectors
 
 
 class ChannelMap(NamedTuple):
-    """The map `x -> (x - before) weight + after` of channel vectors; None stands for 0.
+    """The map `x -> (x - before) weight + shift + after` of channel vectors; None stands for 0.
 
-    A weight of rank 1 is a diagonal.
+    A weight of rank 1 is a diagonal. `before` and `after` are places of data, and may be so large
+    against the rest that adding `shift` to them would round it away.
     """
 
     before: tf.Tensor | None
     weight: tf.Tensor
+    shift: tf.Tensor | None
     after: tf.Tensor | None
     log_det: tf.Tensor
 
@@ -29,22 +31,29 @@ class ChannelMap(NamedTuple):
         if self.before is not None:
             x = x - self.before
         x = _times(x, self.weight)
-        return x if self.after is None else x + self.after
+        for more in (self.shift, self.after):
+            x = x if more is None else x + more
+        return x
 
     def then(self, other: ChannelMap) -> ChannelMap:
         """The map that applies this one first."""
-        weight, after = self.weight, self.after
+        weight, shift = self.weight, _plus(self.shift, self.after)
         if weight.shape.rank == 1 and other.weight.shape.rank == 2:
             weight = weight[:, tf.newaxis] * other.weight
         else:
             weight = _times(weight, other.weight)
         if other.before is not None:
-            after = -other.before if after is None else after - other.before
-        if after is not None:
-            after = _times(after[tf.newaxis], other.weight)[0]
-        if other.after is not None:
-            after = other.after if after is None else after + other.after
-        return ChannelMap(self.before, weight, after, self.log_det + other.log_det)
+            shift = _plus(shift, -other.before)
+        if shift is not None:
+            shift = _times(shift[tf.newaxis], other.weight)[0]
+        shift = _plus(shift, other.shift)
+        return ChannelMap(self.before, weight, shift, other.after, self.log_det + other.log_det)
+
+
+def _plus(a: tf.Tensor | None, b: tf.Tensor | None) -> tf.Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 def _times(x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:

@@ -100,10 +100,11 @@ class Invertible1x1Conv(FlowBijector):
         log_det = tf.reduce_sum(tf.cast(self.log_diagonal, value.dtype))
         if not forward:
             weight = tf.gather(tf.matmul(lower, upper), self.permutation)
-            return ChannelMap(None, weight, None, log_det)
+            return ChannelMap(None, weight, None, None, log_det)
         rows = triangular_solve(lower, eye, lower=True)
         inverse = triangular_solve(upper, rows, lower=False)
-        return ChannelMap(None, tf.gather(inverse, self.permutation, axis=1), None, -log_det)
+        weight = tf.gather(inverse, self.permutation, axis=1)
+        return ChannelMap(None, weight, None, None, -log_det)
 
     def _forward_and_log_det(self, x, context):
         apply = self.channel_map(x, forward=True)

@@ -49,7 +49,7 @@ class _Reflecting(FlowBijector):
                 f"shape {value.shape}."
             )
         weight, log_det = self._map(orthogonal(tf.cast(self.vectors, value.dtype)), forward)
-        return ChannelMap(None, weight, None, log_det)
+        return ChannelMap(None, weight, None, None, log_det)
 
     def _forward_and_log_det(self, x, context):
         apply = self.channel_map(x, forward=True)

@@ -15,6 +15,7 @@ from tfp_flows.core.noise import noise_at
 from tfp_flows.core.penalties import add_penalty, penalties_wanted, summed_penalties
 from tfp_flows.core.reversal import NO_SECOND, add_gradients, with_rebuilt_gradient
 from tfp_flows.core.stack import Stack, refuse_new_draws
+from tfp_flows.core.start import Start
 
 tfb = tfp.bijectors
 
@@ -113,11 +114,11 @@ class Repeat(FlowBijector):
         """How many steps there are."""
         return self._count
 
-    @property
-    def needs_initialization(self) -> bool:
-        # A boolean variable of a step is its flag.
-        flags = [v for v in self.variables if v.dtype == tf.bool]
-        return not all(bool(tf.reduce_all(flag)) for flag in flags)
+    def _starts(self):
+        stacked = {id(own): variable for own, variable in self._stack.pairs}
+        template = (self._step, *self._step.submodules)
+        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._starts()]
+        return [Start(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts]
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.start import Start
 
 
 class Standardize(FlowBijector):
@@ -65,9 +66,8 @@ class Standardize(FlowBijector):
             name=name,
         )
 
-    @property
-    def needs_initialization(self) -> bool:
-        return not bool(self.initialized.numpy())
+    def _starts(self):
+        return [Start(self.initialized, ())]
 
     def initialize(self, y) -> tf.Tensor:
         """Sets location and scale from values `[..., size]`, unless that is done.

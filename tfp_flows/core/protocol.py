@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversal import rebuild
+from tfp_flows.core.start import Start
 
 tfb = tfp.bijectors
 
@@ -88,10 +89,14 @@ class FlowBijector(tfb.Bijector):
         """Another draw of variables that start at random; `turn` counts the draws."""
         return []
 
+    def _starts(self) -> list[Start]:
+        """How the data-dependent variables of this very bijector show that they wait."""
+        return []
+
     @property
     def needs_initialization(self) -> bool:
         """Whether a data-dependent variable here still waits for `flows.initialize`."""
-        return any_waits(self.submodules)
+        return any(start.waits() for start in starts_in((self, *self.submodules)))
 
     def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         """Runs an evaluation backwards: its input and gradients, from its output.
@@ -222,14 +227,9 @@ class FlowBijector(tfb.Bijector):
         return ""
 
 
-def any_waits(modules: Iterable[tf.Module]) -> bool:
-    """Whether a bijector with data-dependent variables of its own is among `modules` and waits."""
-    inherited = FlowBijector.needs_initialization
-    return any(
-        m.needs_initialization
-        for m in modules
-        if isinstance(m, FlowBijector) and type(m).needs_initialization is not inherited
-    )
+def starts_in(modules: Iterable[tf.Module]) -> Iterator[Start]:
+    """The data-dependent layers among `modules`."""
+    return (start for m in modules if isinstance(m, FlowBijector) for start in m._starts())
 
 
 def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:

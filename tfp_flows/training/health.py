@@ -52,7 +52,8 @@ class FlowHealth(keras.callbacks.Callback):
       saturation: limit of the share of a coupling's scales where the slope of its scale map is
         less than a hundredth of that at 0: they hardly learn any more.
       log_det: limit of a layer's log-det in nats per entry of the event, of either sign. At 10
-        a layer stretches every entry by 22,000; an ActNorm does so for data of such a scale.
+        a layer stretches every entry by 22,000. The constants of an `ActNorm` do not count: they
+        follow the unit of the data.
       left_out: how many batches may be left out between two looks.
       verbose: 1 prints a line at every look.
 

@@ -14,7 +14,14 @@ import tensorflow_probability as tfp
 # What `tfb.Chain(...)` makes of bijectors that are, as ours, no composite tensors.
 from tensorflow_probability.python.bijectors.chain import _Chain
 
-from tfp_flows.bijectors import AffineCoupling, Chain, MaskedAutoregressive, MultiScale, Repeat
+from tfp_flows.bijectors import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    MaskedAutoregressive,
+    MultiScale,
+    Repeat,
+)
 from tfp_flows.core import variable_paths
 from tfp_flows.distributions import Dequantized
 
@@ -131,7 +138,7 @@ def measure(b: tfb.Bijector, value: tf.Tensor, context) -> tuple[tf.Tensor, Meas
     * `round_trip`: the largest error of `forward(inverse(value))`, over the largest value; not
       where a bijector has no `forward`,
     * `log_det_min`, `log_det_max`: the log-det from data to latent, in nats for each entry of
-      the event,
+      the event; without the part of an `ActNorm`'s constants, which is due to the unit of the data,
     * `condition`: the condition number of a matrix that mixes channels, if the layer has one,
     * `saturation`: the share of scales at a flat end of the scale map, if the layer has one.
     """
@@ -149,8 +156,11 @@ def measure(b: tfb.Bijector, value: tf.Tensor, context) -> tuple[tf.Tensor, Meas
         measures["round_trip"] = tf.reduce_max(tf.abs(back - value)) / largest
     except NotImplementedError:
         pass
-    measures["log_det_min"] = tf.reduce_min(log_det) / entries
-    measures["log_det_max"] = tf.reduce_max(log_det) / entries
+    units = tf.zeros([], log_det.dtype)
+    if isinstance(b, ActNorm):
+        units = tf.cast(tf.reduce_mean(tf.math.log(b.scale)), log_det.dtype)
+    measures["log_det_min"] = tf.reduce_min(log_det) / entries + units
+    measures["log_det_max"] = tf.reduce_max(log_det) / entries + units
     if getattr(b, "is_channel_map", False):
         weight = b.channel_map(value, forward=False).weight
         if weight.shape.rank == 2:

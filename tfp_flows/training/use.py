@@ -100,7 +100,8 @@ class FlowUse:
         if not self._is_initialized:
             raise RuntimeError(
                 "The flow is not initialised, so its samples would mean nothing. Call fit, or "
-                "flows.initialize(flow, batch), or load weights."
+                "flows.initialize(flow, batch) with data, or load weights. To sample from the flow "
+                "as it was built, call flows.mark_initialized(flow)."
             )
 
     def _latent_sampler(self) -> Callable:
