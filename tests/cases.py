@@ -45,6 +45,12 @@ def affine(net, **kwargs):
     return fb.AffineCoupling(net, **kwargs)
 
 
+def standardized(t):
+    units = fb.Standardize(4, t)
+    units.initialize(tf.constant(np.random.RandomState(0).normal(size=(9, 4)) * 3.0 + 1.0, t))
+    return units
+
+
 def step(t):
     return fb.Chain([fb.ActNorm(4, t), fb.Invertible1x1Conv(4, 0, t), affine(Linear(2, 4, t))])
 
@@ -112,6 +118,7 @@ BIJECTORS: dict[str, tuple] = {
     "scale-clamp": ((4,), lambda t: affine(Linear(2, 4, t), scale_map="clamp")),
     "scale-softplus": ((4,), lambda t: affine(Linear(2, 4, t), scale_map="softplus")),
     "scale-custom": ((4,), lambda t: affine(Linear(2, 4, t), scale_map=tf.math.atan)),
+    "standardize": ((4,), standardized),
     "conditioner-function": ((4,), lambda t: affine(lambda a: tf.concat([a, tf.sin(a)], -1))),
     "conditioner-lazy-keras": ((4,), lambda t: affine(lazy(4, t.name))),
     "conditioner-tf-keras": ((4,), lambda t: affine(old_keras(2, 4, t.name))),

@@ -93,9 +93,10 @@ def test_actnorm_normalises_what_it_is_given():
     x = norm.initialize(y)
     np.testing.assert_allclose(tf.reduce_mean(x, [0, 1, 2]), np.zeros(3), atol=1e-4)
     np.testing.assert_allclose(tf.math.reduce_std(x, [0, 1, 2]), np.ones(3), atol=1e-4)
-    before = norm.shift.numpy()
+    before = [v.numpy() for v in norm.variables]
     norm.initialize(y + 1.0)  # once only
-    np.testing.assert_array_equal(norm.shift, before)
+    for variable, value in zip(norm.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 0.1, 3.0, 1e30])
@@ -106,7 +107,68 @@ def test_actnorm_survives_constant_channels_and_a_batch_of_one(value):
         x = norm.initialize(y)
         np.testing.assert_allclose(x, np.zeros([batch, 2]), atol=1e-3 * max(1.0, value * 1e-3))
         assert np.isfinite(norm.forward_log_det_jacobian(x))
-        np.testing.assert_array_equal(norm.log_scale, [0.0, 0.0])
+        np.testing.assert_array_equal(norm.scale, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [3, 7, 10])
+def test_actnorm_does_not_stretch_rounding(dtype, rows):
+    """A constant has no spread, nor has one that rounding moves by a last place in some rows."""
+    constant = np.full([rows, 2], 0.1, dtype)
+    constant[1, 1] = np.nextafter(constant[1, 1], dtype(1.0))
+    norm = fb.ActNorm(2, dtype)
+    norm.initialize(constant)
+    np.testing.assert_array_equal(norm.scale, [1.0, 1.0])
+    spread = np.full([rows, 1], 0.1, dtype)
+    spread[::2] *= 1.0 + 10 * np.finfo(dtype).eps  # that is no rounding
+    norm = fb.ActNorm(1, dtype)
+    np.testing.assert_allclose(np.std(norm.initialize(spread)), 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("offset", "deviation"), [(1e4, 1e-2), (0.0, 1e-30), (-3e6, 10.0)])
+def test_actnorm_keeps_every_digit(offset, deviation):
+    y = (offset + deviation * np.random.RandomState(0).normal(size=(200, 2))).astype("float32")
+    exact = y.astype("float64")
+    chain = fb.Chain([fb.ActNorm(2), fb.Invertible1x1Conv(2, seed=0)])
+    for norm, bijector in ((fb.ActNorm(2),) * 2, (chain.bijectors[0], chain)):
+        x = norm.initialize(y)
+        np.testing.assert_allclose(x, (exact - exact.mean(0)) / exact.std(0), atol=1e-5)
+        # The data come back as they were, to a last place of what is left without the mean.
+        back = bijector.forward(tf.identity(bijector.inverse(y)))
+        places = np.spacing(np.abs(y)) if offset else deviation * 1e-5
+        assert (np.abs(back - y) <= places).all()
+        assert (back.numpy() == y).mean() > 0.9 or not offset
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    ["an", "na", "ana", "nan", "anan", "aaa", "nnn", "naahn", "hnqna"],
+)
+def test_folded_channel_maps_are_those_one_by_one(kinds):
+    make = {
+        "a": lambda i: fb.Invertible1x1Conv(3, seed=i, dtype=tf.float64),
+        "h": lambda i: fb.Householder(3, 2, seed=i, dtype=tf.float64),
+        "q": lambda i: fb.QRLinear(3, 2, seed=i, dtype=tf.float64),
+        "n": lambda i: fb.ActNorm(3, tf.float64),
+    }
+    parts = [make[kind](i) for i, kind in enumerate(kinds)]
+    random = np.random.RandomState(0)
+    for part in parts:
+        if isinstance(part, fb.ActNorm):
+            part.initialize(random.normal(size=(20, 3)) * [0.1, 1.0, 7.0] + [5.0, 0.0, -3.0])
+        for variable in part.trainable_variables:
+            variable.assign_add(0.3 * random.normal(size=variable.shape))
+    chain = fb.Chain(parts)
+    x = random.normal(size=(2, 4, 5, 3))
+    for method, order in (("forward", parts[::-1]), ("inverse", parts)):
+        value, total = tf.constant(x), 0.0
+        for part in order:
+            total += getattr(part, f"{method}_log_det_jacobian")(value, event_ndims=1)
+            value = getattr(part, method)(value)
+        for rows, expected in ((x, value), (x[0, 0], value[0, 0])):  # images, and vectors
+            np.testing.assert_allclose(getattr(chain, method)(rows), expected, rtol=1e-9)
+        log_det = getattr(chain, f"{method}_log_det_jacobian")(x, event_ndims=1)
+        np.testing.assert_allclose(log_det, total, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("offset", "spread"), [(1.7e9, 100.0), (0.0, 1e-13), (1e-3, 1e-9)])

@@ -123,6 +123,19 @@ def test_set_once_and_shared_by_copies():
     np.testing.assert_array_equal(plain.encode_context(C), C)
 
 
+def test_a_flow_trained_elsewhere_keeps_its_contexts():
+    flow = flows.real_nvp((2,), 2, (4,), context_shape=(1,))
+    for variable in flow.trainable_variables:  # as a loop of one's own does
+        variable.assign_add(0.1 * tf.ones_like(variable))
+    before = flow.log_prob(PAIRS, context=C)
+    flows.initialize(flow, PAIRS, context=1e4 * C)
+    np.testing.assert_array_equal(flow.log_prob(PAIRS, context=C), before)
+    marked = small(context_shape=(1,))
+    flows.mark_initialized(marked)
+    flows.initialize(marked, PAIRS, context=1e4 * C)
+    np.testing.assert_array_equal(marked.encode_context(C), C)
+
+
 SWITCHED = {
     "nice": lambda **k: flows.nice((2,), 2, (4,), **k),
     "real_nvp": lambda **k: flows.real_nvp((2,), 2, (4,), **k),
@@ -187,9 +200,7 @@ def test_contexts_that_are_not_finite_are_named(bad):
     flow = small(context_shape=(1,))
     context = C.astype(np.float64)
     context[3] = bad
-    with pytest.raises(
-        ValueError, match="1 of 320 contexts hold NaN.*Look at the context"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 320 contexts hold NaN.*Look at the context"):
         flows.initialize(flow, PAIRS, context=context)
     assert flow.context_units.needs_initialization
     model = flows.FlowModel(flow)

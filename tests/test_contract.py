@@ -32,6 +32,7 @@ BARE = (
     "householder",
     "qr",
     "batchnorm",
+    "standardize",
     "logit",
     "planar",
     "radial",

@@ -154,8 +154,8 @@ def test_actnorm_of_a_dequantizer_is_initialised():
     pixels = flows.Dequantized(flow, LEVELS, dequantizer=noise)
     flows.initialize(pixels, tf.repeat(every_pixel(), 100, axis=0))
     assert not needs_initialization(pixels)
-    np.testing.assert_allclose(norm.log_scale, [math.log(math.pi / math.sqrt(3))] * 2, atol=0.1)
-    np.testing.assert_allclose(inner.shift, [0.0, 0.0], atol=0.02)
+    np.testing.assert_allclose(norm.scale, [math.pi / math.sqrt(3)] * 2, rtol=0.1)
+    np.testing.assert_allclose(inner.loc, [0.0, 0.0], atol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import Chain
+from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.context_units import refuse_bad_contexts, warn_of_units
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.protocol import starts_in
@@ -44,8 +44,17 @@ def mark_initialized(flow: tfd.Distribution) -> None:
       False
     """
     _check_distribution(flow, "mark_initialized")
-    for start in starts_in(flow.submodules):
+    _mark(flow.submodules)
+
+
+def _mark(modules: Iterable[tf.Module]) -> None:
+    for start in starts_in(modules):
         start.flag.assign(tf.ones_like(start.flag))
+
+
+def _was_trained_elsewhere(flow: tfd.Distribution) -> bool:
+    """Whether a layer has left its start though nothing has initialised it."""
+    return any(not np.all(s.flag) and not s.waits() for s in starts_in(flow.submodules))
 
 
 def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
@@ -58,10 +67,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     """Walks a batch through the flow, from data to latent, and sets its ActNorm layers.
 
     Before that the contexts, if the flow takes any, set what they are standardised by. Layers
-    that are initialised already stay as they are, and so do layers whose variables have left
-    their start: a flow that was trained by a loop of your own keeps what it has learnt. See
-    `mark_initialized` for a flow that is to stay at its start. If anything goes wrong, the flow
-    is left as it was.
+    that are initialised already stay as they are, and so do layers whose variables have left their
+    start: a flow that was trained by a loop of your own keeps what it has learnt, and its contexts
+    stay as they are. See `mark_initialized` for a flow that is to stay at its start. If anything
+    goes wrong, the flow is left as it was.
 
     Args:
       flow: any flow of this package, or a `tfd.TransformedDistribution` around our bijectors.
@@ -71,10 +80,10 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     Raises:
       ValueError: the batch or the context is empty, not finite or of the wrong shape.
 
-    Warns of values far from all others, in the batch or the context, which would decide the scale;
-    and of contexts whose units no training can cope with. For continuous flows over vectors, it
-    also warns of data that have no density: columns that are constant, equal or linearly dependent,
-    and repeated rows. Images are not checked, as pixels may well be constant.
+    Warns of values far from all others, which would decide the scale; and of contexts in units that
+    no training can cope with. For continuous flows over vectors, it also warns of data that have no
+    density: columns that are constant, equal or linearly dependent, and repeated rows. Images are
+    not checked, as pixels may well be constant.
 
     Example:
       >>> import tfp_flows as flows
@@ -114,9 +123,9 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     if is_given:
         warn_of_units(continuous, context)
     with restored_on_error(flow.variables):
-        if is_given and any(start.was_trained() for start in starts_in(flow.submodules)):
-            continuous.keep_context_units()  # it was trained on contexts as they are
-        elif is_given:
+        if _was_trained_elsewhere(flow):
+            _mark(m for m in flow.submodules if isinstance(m, Standardize))
+        if is_given:
             continuous.initialize_context(context)
         dequantizer = getattr(flow, "dequantizer", None)
         if dequantizer is not None:

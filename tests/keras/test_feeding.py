@@ -83,3 +83,22 @@ def test_samples_in_parts_are_the_samples():
     np.testing.assert_allclose(ours.sample(23, seed=3, batch_size=5), whole, rtol=1e-5)
     with pytest.raises(ValueError, match="batch_size=0"):
         ours.sample(3, batch_size=0)
+
+
+def test_samples_in_parts_keep_each_its_context():
+    flow = flows.real_nvp((2,), layers=2, hidden=(4,), context_shape=(3,))
+    context = np.random.RandomState(0).normal(size=(5, 3)).astype(np.float32)
+    flows.initialize(flow, np.random.RandomState(1).normal(size=(5, 2)), context=context)
+    for variable in flow.trainable_variables:
+        variable.assign_add(0.3 * tf.ones_like(variable))
+    model = flows.FlowModel(flow)
+    whole = model.sample(5, seed=3, context=context)
+    assert np.ptp(model.sample(5, seed=3, context=context[0]).numpy() - whole, axis=0).max() > 1e-3
+    for size in (1, 2, 3):  # with 1, contexts that are not cut would broadcast
+        parts = model.sample(5, seed=3, batch_size=size, context=context)
+        assert parts.shape == (5, 2)
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+    one = model.sample(5, seed=3, context=context[0])
+    for single in (context[0], context[:1]):
+        parts = model.sample(5, seed=3, batch_size=2, context=single)
+        np.testing.assert_allclose(parts, one, rtol=1e-4, atol=1e-5)

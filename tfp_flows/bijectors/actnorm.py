@@ -97,7 +97,7 @@ class ActNorm(FlowBijector):
         self._check_shape(y)
         if y.shape.num_elements() == 0:
             raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
-        mean, deviation = _moments(tf.reshape(y, [-1, *self.loc.shape]))
+        first, above, deviation = _moments(tf.reshape(y, [-1, *self.loc.shape]))
         if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(deviation))):
             raise ValueError(
                 f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
@@ -106,10 +106,10 @@ class ActNorm(FlowBijector):
         # Rounding may leave a constant channel a tiny spread; dividing by it would explode.
         limits = np.finfo(y.dtype.as_numpy_dtype)
         eps, tiny = float(limits.eps), float(limits.tiny)
-        least = eps * tf.abs(mean) + tiny / eps**0.5
+        least = eps * tf.abs(first + above) + tiny / eps**0.5
         scale = tf.where(deviation > least, deviation, 1.0)
-        loc = tf.cast(mean, self.loc.dtype)
-        rest = (mean - tf.cast(loc, tf.float64)) / scale  # of the mean, which `loc` has rounded
+        loc = tf.cast(first + above, self.loc.dtype)
+        rest = (first - tf.cast(loc, tf.float64) + above) / scale  # what rounding took from `loc`
         done = self._starts()[0].is_left()
         for variable, value in ((self.loc, loc), (self.scale, scale), (self.shift, rest)):
             variable.assign(tf.where(done, variable, tf.cast(value, variable.dtype)))
@@ -157,11 +157,11 @@ def _variable(given: tf.Variable | None, start, name: str, trainable: bool) -> t
     return tf.Variable(start, trainable=trainable, name=name) if given is None else given
 
 
-def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and standard deviation of the rows, in float64.
+def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The first row, how far above it the mean is, and the standard deviation, in float64.
 
-    They are taken of differences from the first row, which keeps the digits of a small spread
-    about a large mean, and makes the spread of equal values exactly 0.
+    Differences from a row keep the digits of a small spread about a large mean, and the spread of
+    equal values is exactly 0.
     """
     rows = tf.cast(rows, tf.float64)
     away = rows - rows[0]
@@ -170,4 +170,4 @@ def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     away /= unit
     mean = tf.reduce_mean(away, axis=0)
     variance = tf.reduce_mean(tf.square(away - mean), axis=0)
-    return rows[0] + unit * mean, unit * tf.sqrt(variance)
+    return rows[0], unit * mean, unit * tf.sqrt(variance)

@@ -19,19 +19,11 @@ class Start(NamedTuple):
 
     def waits(self) -> bool:
         """Whether it, or one of a stack, waits."""
-        return not np.all(self.flag.numpy() | self._moved())
-
-    def was_trained(self) -> bool:
-        """Whether it, or one of a stack, has left its start without data."""
-        return bool(np.any(~self.flag.numpy() & self._moved()))
-
-    def _moved(self) -> np.ndarray:
-        """For each of a stack, whether a parameter has left 0."""
-        moved = np.zeros(self.flag.shape, bool)
+        left = self.flag.numpy()
         for variable in self.zeros:
-            values = variable.numpy() != 0.0
-            moved |= np.any(values, axis=tuple(range(moved.ndim, values.ndim)))
-        return moved
+            moved = variable.numpy() != 0.0
+            left = left | np.any(moved, axis=tuple(range(left.ndim, moved.ndim)))
+        return not np.all(left)
 
     def is_left(self) -> tf.Tensor:
         """Whether a single layer does not wait, as a boolean tensor; in graphs too."""

@@ -258,11 +258,6 @@ class Flow(FrozenByNetworks, Density, _TransformedDistribution):
         if self._context_units is not None:
             self._context_units.initialize(context if self.context_shape else context[..., None])
 
-    def keep_context_units(self) -> None:
-        """Declares contexts standardised as they are: a later `initialize` will not change that."""
-        if self._context_units is not None:
-            self._context_units.initialized.assign(True)
-
     def _call_sample_n(self, sample_shape, seed, context=None):
         context = self.checked_context(context)
         if not (length_is_known(sample_shape) and ranks_are_known(context)):
