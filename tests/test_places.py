@@ -12,6 +12,7 @@ import tfp_flows as flows
 tfb, tfd, tfm = tfp.bijectors, tfp.distributions, tfp.mcmc
 
 QUICK = {"maf": "seq_auto_batched", "iaf": "vectorized_map", "residual": "auto_batched"}
+QUICK_DRAWS = {"maf": "sequential", "iaf": "mixture_same_family"}
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,11 @@ def pair():
     return make
 
 
-def marked(places):
+def marked(places, quick):
     """All pairs of a family and a place, of which a few are quick."""
     for family in FAMILIES:
         for name, place in places.items():
-            marks = () if QUICK.get(family) == name else pytest.mark.slow
+            marks = () if quick.get(family) == name else pytest.mark.slow
             yield pytest.param(family, place, marks=marks, id=f"{family}-{name}")
 
 
@@ -43,7 +44,7 @@ def plain(place):
 NAMES = {getattr(p, "id", None) or plain(p).__name__[3:]: plain(p) for p in PLACES}
 
 
-@pytest.mark.parametrize("family, place", marked(NAMES))
+@pytest.mark.parametrize("family, place", marked(NAMES, QUICK))
 def test_log_densities(pair, family, place):
     log_prob, by_hand = place(*pair(family))
     x = tf.constant(np.random.RandomState(0).normal(size=(4, 3, 2)), tf.float32)
@@ -82,7 +83,7 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("family, place", marked(DRAWN))
+@pytest.mark.parametrize("family, place", marked(DRAWN, QUICK_DRAWS))
 def test_draws_and_their_densities(pair, family, place):
     distribution = place(*pair(family))
 
