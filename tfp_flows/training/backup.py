@@ -16,10 +16,11 @@ class BackupAndRestore(keras.callbacks.Callback):
     """Keras's `BackupAndRestore` for a `FlowModel`, in one file that is whole at any moment.
 
     Run the same script again after an interruption: `fit` goes on where the last backup was
-    made. Weights, the optimizer's state, initialisation flags, the seed of noise and of the order
-    of rows, and the place in the epoch are all in the file, so that the resumed run is the
-    uninterrupted one. `fit` puts this callback in the place of Keras's own, whose weights and
-    epoch are two files: between them a kill would have an epoch trained twice.
+    made. Weights, the optimizer's state and loss scale, initialisation flags, the seed of noise and
+    of the order of rows, the place in the epoch, and what the guard against outliers remembers
+    are all in the file, so that the resumed run is the uninterrupted one. `fit` puts this callback
+    in the place of Keras's own, whose weights and epoch are two files: between them a kill would
+    have an epoch trained twice.
 
     Of arrays, an epoch that was interrupted goes on with the rows it had not seen; so it does of
     a `tf.data.Dataset` which gives the same batches each time. A generator's epoch begins anew.
