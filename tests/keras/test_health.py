@@ -166,8 +166,8 @@ def test_which_batches_are_left_out():
 
     lasting = Gradients(Guard())
     lasting.left_out(1.0)
-    out = [lasting.left_out(1e5) for _ in range(100)]  # other data, say: what stays is usual
-    assert out[0] and not out[-1] and sum(out) < 60
+    out = [lasting.left_out(1e5) for _ in range(100)]  # a steep place, say: what stays is usual
+    assert out == [True] * 10 + [False] * 90
 
 
 def test_guard_knows_missing_gradients():
@@ -345,8 +345,8 @@ def test_it_takes_care_of_batches_left_out():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit(flows.FlowHealth(PROBE, left_out=None)).epoch == [0, 1]
-    with pytest.raises(ValueError, match=r"1 batch\(es\) gave gradients that are not finite"):
-        fit(keras.callbacks.TerminateOnNaN())
+    with pytest.warns(UserWarning, match="1 of them hold NaN or infinity in the data"):
+        assert fit(keras.callbacks.TerminateOnNaN()).epoch == [0]
 
 
 def test_a_loss_of_nothing_is_no_number():

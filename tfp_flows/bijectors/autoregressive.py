@@ -48,7 +48,7 @@ class _Autoregressive(FlowBijector):
         size = y.shape[-1]
         if size is None:
             raise ValueError(f"{self.name} needs a static event size, got {y.shape}.")
-        raw = self._network(y, 1, size * self._numbers, context)
+        raw = self._network(y, 1, size * self._numbers, context, self._numbers)
         raw_shape = tf.concat([tf.shape(y), [self._numbers]], 0)
         return tf.ensure_shape(tf.reshape(raw, raw_shape), [*y.shape, self._numbers])
 
@@ -107,9 +107,10 @@ class MaskedAutoregressive(_Autoregressive):
 
     Args:
       conditioner: a Keras layer, `tf.Module` or function, `[..., d] -> [..., d * 2]`, such as
-        `conditioners.made(d, 2)`. Its output is read as `[..., d, 2]`, shift `t` and raw scale of
-        each entry, which must not depend on the entry itself nor on later ones, in whatever
-        order.
+        `conditioners.made(d, 2)`, or `-> [..., d, 2]`, such as TFP's
+        `tfb.AutoregressiveNetwork(params=2)`. Its output is read as `[..., d, 2]`, shift `t` and
+        raw scale of each entry, which must not depend on the entry itself nor on later ones, in
+        whatever order.
       scale_map: raw scale -> `s`; see `AffineCoupling`.
       name: name of the bijector.
 

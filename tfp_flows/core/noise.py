@@ -46,6 +46,11 @@ def current_noise() -> Noise | None:
     return getattr(_LOCAL, "noise", None)
 
 
+def noise_source() -> Callable[[], tf.Tensor] | None:
+    """What gives the seed of the noise in this thread; None: TensorFlow's global generator."""
+    return getattr(current_noise(), "_seed", None)
+
+
 @contextlib.contextmanager
 def noise_from(noise: Noise | None) -> Iterator[None]:
     """Within the block, in this thread, `fresh_seed` asks `noise`."""
