@@ -151,13 +151,11 @@ def test_bad_weights_of_data_sets_are_named(plain):
     for bad in ("row", "matrix", "scalar"):
         with pytest.raises(ValueError, match=BAD[bad][1]):
             plain.fit(data(BAD[bad][0]), verbose=0)
-    for bad, message in (
-        ("short", "there are"),
-        ("negative", "weights of a batch"),
-        ("nan", "NaN"),
-    ):
+    with pytest.raises(ValueError, match="6 examples, and 2 weights"):
+        plain.fit(data(BAD["short"][0]), verbose=0)
+    for bad in ("negative", "nan"):
         for use in (plain.fit, plain.evaluate):
-            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="weights of a batch"):
                 use(data(BAD[bad][0]), verbose=0)
 
 
@@ -175,6 +173,8 @@ def test_bad_weights_of_generators_are_named(plain):
         np.testing.assert_array_equal(one, two)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="ample weights have"):
         plain.evaluate(Batches(X, X[:, 0], np.ones([6, 2], "float32")), verbose=0)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="there are"):
+        plain.evaluate(Batches(X, X[:, 0], np.ones(2, "float32")), verbose=0)
 
 
 def test_what_is_given_in_the_place_of_targets(plain, conditional):

@@ -180,8 +180,7 @@ def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.D
         examples, rest = split(batch if is_tuple else batch[0], flow)
         examples = _check_in_graph(examples, flow)
         if len(rest) > 1 and rest[1] is not None:
-            count = tf.shape(tf.nest.flatten(examples)[0])[0]
-            rest = (rest[0], checked_weight_vector(rest[1], count), *rest[2:])
+            rest = (rest[0], checked_weight_vector(rest[1], examples), *rest[2:])
         return (examples, *rest) if rest else examples
 
     return data.map(check)

@@ -236,7 +236,6 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
 
     def _checked_on_batch(self, name: str, x, y, args, kwargs):
         self._follow_settings()
-        x = inputs.named(x, self._flow) if inputs.is_conditional(self._flow) else x
         kwargs = _by_name(getattr(keras.Model, name), args, kwargs)
         return self._checked_inputs(x, y, kwargs, name)
 

@@ -51,7 +51,7 @@ class FlowSteps:
         x, rest = inputs.split(batch, self._flow)
         _, weight, *_ = *rest, None, None
         if weight is not None:
-            weight = weight_vector(weight, tf.shape(tf.nest.flatten(x)[0])[0])
+            weight = weight_vector(weight, x)
         return x, weight
 
     def _faults_of(self, x, weight) -> tf.Tensor:

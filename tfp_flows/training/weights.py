@@ -37,29 +37,33 @@ def checked_weight(weight: Any, count: int) -> np.ndarray:
     return weight if weight.dtype.kind == "f" else weight.astype("float32")
 
 
-def weight_vector(weight: Any, count: tf.Tensor) -> tf.Tensor:
+def weight_vector(weight: Any, examples: Any) -> tf.Tensor:
     """The sample weights of a batch as a vector, in a graph; their values are not looked at.
 
     Raises:
-      ValueError: another shape than [count] or [count, 1], as far as it is known.
+      ValueError: another shape than [n] or [n, 1] for n examples, as far as it is known.
       tf.errors.InvalidArgumentError: so it is once the batch is there.
     """
     weight = tf.convert_to_tensor(weight)
     _check_shape(weight.shape)
-    shape = tf.shape(weight)
+    rows = tf.convert_to_tensor(tf.nest.flatten(examples)[0])
+    known = rows.shape[:1] if rows.shape.rank else tf.TensorShape(None)
+    if not known.is_compatible_with(weight.shape[:1]):
+        raise ValueError(f"{_WANTED}; there are {known[0]} examples, and {weight.shape[0]} weights.")
+    count, shape = tf.shape(rows)[0], tf.shape(weight)
     fits = tf.equal(shape[0], count) & tf.equal(tf.size(weight), count)
     check = tf.debugging.Assert(fits, [f"{_WANTED}; there are", count, "examples, and", shape])
     with tf.control_dependencies([check]):  # which XLA leaves out: there the shape must fit
         return tf.reshape(weight, [count])
 
 
-def checked_weight_vector(weight: Any, count: tf.Tensor) -> tf.Tensor:
+def checked_weight_vector(weight: Any, examples: Any) -> tf.Tensor:
     """`weight_vector`, with a check of the values when the batch is there."""
-    weight = weight_vector(weight, count)
+    weight = weight_vector(weight, examples)
     fine = tf.cast(weight, tf.float32)
     bad = tf.math.count_nonzero(~tf.math.is_finite(fine) | (fine < 0.0))
     text = "sample weights of a batch that are negative, NaN or infinite:"
-    check = tf.debugging.Assert(tf.equal(bad, 0), [text, bad, "of", count])
+    check = tf.debugging.Assert(tf.equal(bad, 0), [text, bad, "of", tf.size(weight)])
     with tf.control_dependencies([check]):
         return tf.identity(weight)
 
