@@ -29,7 +29,7 @@ def regularised():
 
 
 def penalised():
-    step = fb.ContinuousFlow(drift(2, (4,)), solver="rk4", steps=2, kinetic_penalty=0.1)
+    step = fb.ContinuousFlow(drift(2, (4,)), solver="fixed", steps=2, kinetic_penalty=0.1)
     return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Repeat(step, 2))
 
 

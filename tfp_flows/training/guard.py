@@ -68,7 +68,10 @@ class Guard:
         faults: tf.Tensor | None = None,
         clipped: bool = False,
     ) -> tuple[list, tf.Tensor]:
-        """Returns the gradients and True; or zeros and False if the batch is skipped.
+        """Returns the gradients, or zeros if the batch is skipped; and whether its loss counts.
+
+        It does unless the batch is an outlier or has faults: where a training diverges, the loss
+        of the epoch is not finite, as in Keras.
 
         Args:
           gradients: of all variables, summed over replicas.
@@ -86,14 +89,14 @@ class Guard:
         mean = usual + _MEMORY * (tf.minimum(norm, _STEEPEST * usual) - usual)
         mean = tf.where((usual > 0.0) & ~lasting, mean, norm)
         self._usual.assign(tf.where(finite, mean, usual))
-        self.count(finite, faults, outlier=far & ~lasting)
+        faulty = self.count(finite, faults, outlier=far & ~lasting)
         kept = [None if g is None else tf.where(fine, g, tf.zeros_like(g)) for g in gradients]
-        return kept, fine
+        return kept, fine | ~(finite | faulty)
 
     def count(
         self, finite: tf.Tensor, faults: tf.Tensor | None, outlier: tf.Tensor | bool = False
-    ) -> None:
-        """Counts a batch; if its gradients were not finite, for the first of its faults."""
+    ) -> tf.Tensor:
+        """Counts a batch, one that is not finite by its first fault; returns whether it has any."""
         faults = tf.zeros([len(_FAULTS)]) if faults is None else faults
         diverged = tf.concat([faults > 0, [True]], 0)
         first = tf.one_hot(tf.argmax(diverged), len(_FAULTS) + 1, dtype=tf.int32)
@@ -101,6 +104,7 @@ class Guard:
         self._left_out.assign_add(tf.concat([why, [tf.cast(outlier, tf.int32)]], 0))
         fine = finite & ~tf.convert_to_tensor(outlier)
         self._in_a_row.assign(tf.where(fine, 0, self._in_a_row + 1))
+        return tf.reduce_any(faults > 0)
 
     def count_unscored(self, faults: tf.Tensor) -> None:
         """Counts a batch of an evaluation if it has faults."""

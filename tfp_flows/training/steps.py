@@ -30,21 +30,19 @@ class FlowSteps:
         return self._logs()
 
     def _apply_gradients(self, tape, loss, faults) -> tf.Tensor:
-        """Takes a step down the gradient; returns whether the batch counts, or was skipped."""
+        """Takes a step down the gradient, or skips the batch; returns whether its loss counts."""
         variables = self.trainable_variables
-        if variables and not precision.scales(self.optimizer):
-            *gradients, faults = replicas.summed([*tape.gradient(loss, variables), faults])
-            clipped = clips(self.optimizer)
-            gradients, fine = self._guard(gradients, faults, clipped)
+        gradients = tape.gradient(loss, variables)
+        if not precision.scales(self.optimizer):
+            *gradients, faults = replicas.summed([*gradients, faults])
+            gradients, counts = self._guard(gradients, faults, clips(self.optimizer))
             replicas.apply_summed(self.optimizer, gradients, variables)
-            return fine
-        fine = tf.math.is_finite(loss)
-        if variables:  # the optimizer itself skips what is not finite
-            gradients = precision.unscaled(tape.gradient(loss, variables), self.optimizer)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            broken, faults = replicas.summed([tf.cast(~fine, faults.dtype), faults])
-            self._guard.count(tf.equal(broken, 0.0), faults)
-        return fine
+            return counts
+        gradients = precision.unscaled(gradients, self.optimizer)  # which skips batches itself
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        broken = tf.cast(~tf.math.is_finite(loss), faults.dtype)
+        broken, faults = replicas.summed([broken, faults])
+        return ~self._guard.count(tf.equal(broken, 0.0), faults)
 
     def _unpacked(self, batch) -> tuple[Any, tf.Tensor | None]:
         """The examples of a batch, and their weights if there are any."""
@@ -77,7 +75,7 @@ class FlowSteps:
         return loss, (nats, penalties)
 
     def _count(self, counted: tuple, fine: tf.Tensor | bool = True) -> None:
-        """Counts a batch in the metrics, unless it was skipped."""
+        """Counts a batch in the metrics, if `fine`."""
         nats, penalties = counted
         self._loss_metric.update_where(fine, nats + penalties)
         if self._bits_metric is not None:

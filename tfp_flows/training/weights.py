@@ -49,7 +49,9 @@ def weight_vector(weight: Any, examples: Any) -> tf.Tensor:
     rows = tf.convert_to_tensor(tf.nest.flatten(examples)[0])
     known = rows.shape[:1] if rows.shape.rank else tf.TensorShape(None)
     if not known.is_compatible_with(weight.shape[:1]):
-        raise ValueError(f"{_WANTED}; there are {known[0]} examples, and {weight.shape[0]} weights.")
+        raise ValueError(
+            f"{_WANTED}; there are {known[0]} examples, and {weight.shape[0]} weights."
+        )
     count, shape = tf.shape(rows)[0], tf.shape(weight)
     fits = tf.equal(shape[0], count) & tf.equal(tf.size(weight), count)
     check = tf.debugging.Assert(fits, [f"{_WANTED}; there are", count, "examples, and", shape])
