@@ -77,7 +77,7 @@ def test_a_poisoned_batch_does_no_harm(name):
     for fit, bad in [
         *((fit_a_generator, bad) for bad in (np.nan, -np.inf, 1e30, 1e18, 1e10)),
         *((fit, bad) for fit in (fit_an_array, fit_a_data_set) for bad in (1e30, 1e10)),
-        *((fit_weights, bad) for bad in (np.nan, 1e30, 1e10)),
+        *((fit_weights, bad) for bad in (1e30, 1e10)),
         *((train_on_a_batch, bad) for bad in (1e30, 1e10)),
     ]:
         with warnings.catch_warnings(record=True) as warned:
