@@ -87,13 +87,13 @@ def test_the_error_for_a_network_that_is_not_built_says_what_to_do():
         lambda b: fb.Repeat(b, 2),
     ):
         bijector = fb.AffineCoupling(keras.Sequential([keras.layers.Dense(2)]))
-        with pytest.raises(ValueError, match="not built.*Give it an Input layer"):
+        with pytest.raises(ValueError, match=r"not built.*Give it an Input layer"):
             use(bijector)
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="symbolic tensors of tf_keras go through TensorFlow's ops")
 def test_symbolic_tensors_are_refused():
-    with pytest.raises(TypeError, match="symbolic KerasTensor.*in the `call` of a layer"):
+    with pytest.raises(TypeError, match=r"symbolic KerasTensor.*in the `call` of a layer"):
         fb.ActNorm(2)(keras.Input((2,)))
     with pytest.raises(TypeError, match="symbolic KerasTensor"):
         fb.ActNorm(2).inverse(keras.Input((2,)))
