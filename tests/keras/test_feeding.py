@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import tfp_flows as flows
+from tfp_flows import bijectors as fb
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.training.batches import batches
 from tfp_flows.training.progress import Progress
@@ -74,6 +76,35 @@ def test_small_steps_run_several_at_a_time_unless_somebody_looks(tmp_path):
     image.compile()
     image.fit(np.random.uniform(size=(4, 4, 4, 1)).astype("float32"), verbose=0)
     assert image.steps_per_execution == 1
+
+
+@pytest.mark.skipif(IS_LEGACY, reason="the pace is chosen under Keras 3 only")
+def test_never_more_steps_than_asked_for_and_a_bar_that_counts_them(capsys):
+    ours = model()
+    rows = np.tile(ROWS, [4, 1])  # 88 rows: 18 batches of 5
+    ours.fit(rows, batch_size=5, verbose=1)
+    ours.evaluate(rows, batch_size=5, verbose=1)
+    ours.predict(rows, batch_size=5, verbose=1)
+    shown = capsys.readouterr().out
+    assert shown.count("10/18") == 3 and "18/18" in shown and "20/18" not in shown
+    endless = tf.data.Dataset.from_tensors(ROWS).repeat()
+    before = int(ours.optimizer.iterations)
+    ours.fit(endless, steps_per_epoch=3, validation_data=endless, validation_steps=3, verbose=0)
+    assert int(ours.optimizer.iterations) - before == 3
+    assert ours.steps_per_execution == 3
+    ours.fit(((ROWS,) for _ in range(7)), steps_per_epoch=7, verbose=0)
+    assert int(ours.optimizer.iterations) - before == 10
+
+
+def test_a_sorted_array_is_initialised_on_rows_from_all_over_it():
+    rows = np.linspace(-3.0, 50.0, 2000, dtype="float32")[:, None] * np.ones([1, 2], "float32")
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2)
+    ours = flows.FlowModel(tfp.distributions.TransformedDistribution(base, fb.ActNorm(2)))
+    ours.compile(keras.optimizers.SGD(0.0))
+    ours.fit(rows, verbose=0)
+    latents = ours.encode(rows)
+    np.testing.assert_allclose(np.mean(latents, 0), 0.0, atol=0.01)  # 256 of 2000 rows
+    np.testing.assert_allclose(np.std(latents, 0), 1.0, atol=0.01)
 
 
 def test_samples_in_parts_are_the_samples():

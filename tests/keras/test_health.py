@@ -77,7 +77,7 @@ def test_a_poisoned_batch_does_no_harm(name):
     for fit, bad in [
         *((fit_a_generator, bad) for bad in (np.nan, -np.inf, 1e30, 1e18, 1e10)),
         *((fit, bad) for fit in (fit_an_array, fit_a_data_set) for bad in (1e30, 1e10)),
-        *((fit_weights, bad) for bad in (np.nan, 1e30, 1e10)),
+        *((fit_weights, bad) for bad in (1e30, 1e10)),
         *((train_on_a_batch, bad) for bad in (1e30, 1e10)),
     ]:
         with warnings.catch_warnings(record=True) as warned:
@@ -140,9 +140,10 @@ class Gradients:
         self._guard = guard
 
     def left_out(self, norm, dtype=tf.float32):
-        (gradient,), fine = self._guard([tf.constant([norm], dtype)])
-        out = sum(self._guard.take())
-        assert bool(fine) != bool(out)
+        (gradient,), counts = self._guard([tf.constant([norm], dtype)])
+        left_out = self._guard.take()
+        out = sum(left_out)
+        assert bool(counts) == (left_out.outliers == 0)  # what diverges shows in the loss
         assert float(gradient[0]) == (0.0 if out else np.float32(norm))
         return bool(out)
 
@@ -166,8 +167,8 @@ def test_which_batches_are_left_out():
 
     lasting = Gradients(Guard())
     lasting.left_out(1.0)
-    out = [lasting.left_out(1e5) for _ in range(100)]  # other data, say: what stays is usual
-    assert out[0] and not out[-1] and sum(out) < 60
+    out = [lasting.left_out(1e5) for _ in range(100)]  # a steep place, say: what stays is usual
+    assert out == [True] * 10 + [False] * 90
 
 
 def test_guard_knows_missing_gradients():
@@ -345,8 +346,8 @@ def test_it_takes_care_of_batches_left_out():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit(flows.FlowHealth(PROBE, left_out=None)).epoch == [0, 1]
-    with pytest.raises(ValueError, match=r"1 batch\(es\) gave gradients that are not finite"):
-        fit(keras.callbacks.TerminateOnNaN())
+    with pytest.warns(UserWarning, match="1 of them hold NaN or infinity in the data"):
+        assert fit(keras.callbacks.TerminateOnNaN()).epoch == [0]
 
 
 def test_a_loss_of_nothing_is_no_number():

@@ -41,7 +41,10 @@ class _Autoregressive(FlowBijector):
 
     def _condition(self, y, context):
         """Runs the network, once."""
-        raw = self._network(y, 1, y.shape[-1] * self._numbers, context)
+        size = y.shape[-1]
+        if size is None:
+            raise ValueError(f"{self.name} needs a static event size, got {y.shape}.")
+        raw = self._network(y, 1, size * self._numbers, context, self._numbers)
         raw_shape = tf.concat([tf.shape(y), [self._numbers]], 0)
         return tf.ensure_shape(tf.reshape(raw, raw_shape), [*y.shape, self._numbers])
 
@@ -107,9 +110,10 @@ class MaskedAutoregressive(_Autoregressive):
 
     Args:
       conditioner: a Keras layer, `tf.Module` or function, `[..., d] -> [..., d * 2]`, such as
-        `conditioners.made(d, 2)`. Its output is read as `[..., d, 2]`, shift `t` and raw scale of
-        each entry, which must not depend on the entry itself nor on later ones, in whatever
-        order.
+        `conditioners.made(d, 2)`, or `-> [..., d, 2]`, such as TFP's
+        `tfb.AutoregressiveNetwork(params=2)`. Its output is read as `[..., d, 2]`, shift `t` and
+        raw scale of each entry, which must not depend on the entry itself nor on later ones, in
+        whatever order.
       scale_map: raw scale -> `s`; see `AffineCoupling`.
       name: name of the bijector.
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfp_flows.core.network import Network
 from tfp_flows.core.protocol import FlowBijector
-from tfp_flows.core.variables import as_tf_variable, is_keras_layer
+from tfp_flows.core.variables import as_tf_variable
 
 
 def values_drawn_again(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
@@ -23,8 +23,9 @@ def values_drawn_again(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
     for part in (module, *module.submodules):
         if isinstance(part, FlowBijector):
             drawn.update((id(v), value) for v, value in part._fresh_values(turn))
-        elif isinstance(part, Network) and is_keras_layer(part.net):
-            drawn.update(_weights_drawn_again(part.net, turn))
+        elif isinstance(part, Network):
+            for layer in part.layers:
+                drawn.update(_weights_drawn_again(layer, turn))
     return drawn
 
 

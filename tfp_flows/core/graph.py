@@ -6,9 +6,12 @@ import copy
 import functools
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
+from tfp_flows.core.noise import noise_source
+from tfp_flows.core.penalties import add_penalty, collected_penalties, penalties_wanted
 from tfp_flows.keras_engine import keras
 
 
@@ -16,7 +19,8 @@ class InGraph:
     """Runs `method(value, context, forward, **settings)` in a `tf.function`, also from eager mode.
 
     For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
-    would not see. One trace serves all batch sizes. A deep copy belongs to the copied object.
+    would not see. That holds under `tf.config.run_functions_eagerly(True)` too. One trace serves
+    all batch sizes. Penalties leave the graph as results. A deep copy belongs to the copied object.
 
     Args:
       method: an evaluation of a bijector.
@@ -37,7 +41,8 @@ class InGraph:
         specs = [_open_batch(value, event_ndims)]
         if context is not None:
             specs.append(_open_batch(context, 1))
-        key = (forward, in_training(), *settings.items(), *specs)
+        wanted = penalties_wanted()
+        key = (forward, in_training(), wanted, noise_source(), *settings.items(), *specs)
         args = [value] if context is None else [value, context]
         if key not in self._traced:
             with self._tracing:  # all who wait for a trace would be taken for ones that retrace
@@ -46,12 +51,33 @@ class InGraph:
                     function = tf.function(
                         _Traceable(self, evaluate), input_signature=specs, autograph=False
                     )
-                    result, self._traced[key] = function(*args), function
-                    return result
-        return self._traced[key](*args)
+                    result, self._traced[key] = _called(function, args), function
+                    return _hand_over(*result)
+        return _hand_over(*_called(self._traced[key], args))
 
     def __deepcopy__(self, copied: dict) -> InGraph:
         return InGraph(copy.deepcopy(self._method, copied))
+
+
+def run_in_graph(function: Callable[[], Any]) -> Any:
+    """`function()`, traced anew at each call from eager mode: for what is rarely called."""
+    if not tf.executing_eagerly():
+        return function()
+    return tf.function(function, autograph=False).get_concrete_function()()
+
+
+def _called(function: Callable, args: list[tf.Tensor]) -> Any:
+    """Calls a `tf.function` as a graph, also where TensorFlow is told to run functions eagerly."""
+    if tf.config.functions_run_eagerly():
+        return function.get_concrete_function()(*args)
+    return function(*args)
+
+
+def _hand_over(result: Any, penalties: list[tf.Tensor]) -> Any:
+    """The result; the penalties go to whoever collects them outside of the graph."""
+    for penalty in penalties:
+        add_penalty(penalty)
+    return result
 
 
 class _Traceable:
@@ -65,7 +91,11 @@ class _Traceable:
         self._function = function
 
     def __call__(self, value, context=None):
-        return self._function(value, context)
+        if not penalties_wanted():
+            return self._function(value, context), []
+        with collected_penalties() as found:
+            result = self._function(value, context)
+        return result, found
 
     def __eq__(self, other):
         return isinstance(other, _Traceable) and self._owner is other._owner

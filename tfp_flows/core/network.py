@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from tfp_flows.core.variables import LiveVariables, is_keras_layer, refuse_untracked
+from tfp_flows.core.variables import LiveVariables, held_layers, is_keras_layer, refuse_untracked
 
 
 class Network(tf.Module):
@@ -29,9 +29,8 @@ class Network(tf.Module):
                 f"a function. Got {net if isinstance(net, type) else type(net).__name__}."
             )
         super().__init__(name=name)
-        self._keras_variables = ()
+        self._keras_variables = LiveVariables(net)
         if is_keras_layer(net):
-            self._keras_variables = LiveVariables(net)
             # A layer of tf_keras is a tf.Module as well: it would show its variables twice, and
             # under mixed precision as other objects.
             self._TF_MODULE_IGNORED_PROPERTIES = self._TF_MODULE_IGNORED_PROPERTIES | {"_net"}
@@ -48,6 +47,11 @@ class Network(tf.Module):
         list(self._keras_variables)
 
     @property
+    def layers(self) -> list[Any]:
+        """The Keras layers in it: the network itself, or those of a `tf.Module`."""
+        return held_layers(self._net)
+
+    @property
     def draws_anew(self) -> bool:
         """Whether a second evaluation cannot repeat the random numbers of the first.
 
@@ -58,7 +62,14 @@ class Network(tf.Module):
         layers = [self._net, *self._net._flatten_layers()]
         return any(hasattr(layer, "_random_generator") for layer in layers)
 
-    def __call__(self, x: tf.Tensor, event_ndims: int, width: int, context=None) -> tf.Tensor:
+    def __call__(
+        self,
+        x: tf.Tensor,
+        event_ndims: int,
+        width: int,
+        context=None,
+        numbers: int | None = None,
+    ) -> tf.Tensor:
         """Returns the parameters for `x`: its shape, with `width` as the last dimension.
 
         Args:
@@ -67,6 +78,8 @@ class Network(tf.Module):
           width: the size of the last dimension that the caller needs.
           context: `[..., width]`, with batch dimensions that broadcast against those of `x`; the
             network's second argument (its second input, if it is a Keras model), unless None.
+          numbers: for how many numbers an entry the network may also return `[..., *event,
+            numbers]`, as `tfb.AutoregressiveNetwork` does.
 
         Raises:
           ValueError: the network's output has another shape; or it takes a context and gets
@@ -85,6 +98,8 @@ class Network(tf.Module):
         if inputs.shape[0] == 0:  # oneDNN's convolutions give an empty batch the wrong shape
             return tf.zeros([*x.shape[:-1], width], x.dtype)
         out = self._call_net(inputs, context)
+        if numbers and tf.is_tensor(out) and out.shape.rank == 2 + event_ndims:
+            out = _joined(out, [*event, numbers], expected)
         if not tf.is_tensor(out) or not out.shape[1:].is_compatible_with(expected):
             raise ValueError(
                 f"Conditioner {self!r} must map {tuple(event)} to {tuple(expected)} for each "
@@ -124,6 +139,13 @@ class Network(tf.Module):
 
     def __repr__(self) -> str:
         return repr(getattr(self._net, "name", self._net))
+
+
+def _joined(out: tf.Tensor, entries: list, expected: tf.TensorShape) -> tf.Tensor:
+    """Numbers for each entry, `[n, *entries]`, as `[n, *expected]`; another shape is kept."""
+    if not out.shape[1:].is_compatible_with(entries):
+        return out
+    return tf.reshape(out, [-1, *expected])
 
 
 def _flat_context(context: tf.Tensor, x: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:

@@ -52,6 +52,11 @@ def current_noise() -> Noise:
     return getattr(_LOCAL, "noise", None) or Noise()
 
 
+def noise_source() -> Callable[[], tf.Tensor] | None:
+    """What gives the seed of the noise in this thread; None: TensorFlow's global generator."""
+    return getattr(current_noise(), "_seed", None)
+
+
 @contextlib.contextmanager
 def noise_from(noise: Noise) -> Iterator[None]:
     """Within the block, in this thread, `fresh_seed` asks `noise`."""

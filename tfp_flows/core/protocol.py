@@ -180,6 +180,12 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
         return restored(out, batch), restored(log_det, batch) if log_det.shape.rank else log_det
 
     def _check_argument(self, tensor: tf.Tensor, event_ndims: int, direction: str) -> None:
+        if not tf.is_tensor(tensor):
+            raise TypeError(
+                f"{self.name}.{direction} takes tensors, got a symbolic {type(tensor).__name__}. "
+                "Flows are trained by flows.FlowModel; inside another Keras model, call the "
+                "bijector in the `call` of a layer of your own."
+            )
         if not tensor.dtype.is_floating:
             raise TypeError(
                 f"{self.name}.{direction} takes floating-point tensors, got {tensor.dtype.name}. "

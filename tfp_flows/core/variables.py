@@ -19,29 +19,39 @@ class UntrackedVariableError(ValueError):
 
 
 class LiveVariables(collections.abc.Sequence):
-    """The `tf.Variable`s of a Keras layer (either Keras), always up to date.
+    """The `tf.Variable`s of Keras layers (either Keras), always up to date.
 
     A Keras 3 layer is no `tf.Module`, so a module that merely holds one hides its
     variables. `tf.nest` walks any sequence, hence holding this one shows them.
+
+    Args:
+      net: a layer, or a `tf.Module` that may hold some; see `held_layers`.
     """
 
-    def __init__(self, layer: Any):
-        self._layer = layer
+    def __init__(self, net: Any):
+        self._net = net
 
     def _variables(self) -> list[tf.Variable]:
-        if not self._layer.built:
-            raise ValueError(
-                f"Conditioner '{self._layer.name}' is not built, so its variables do not exist "
-                "yet. Give it an Input layer, call its build(input_shape), or evaluate the flow "
-                "once on a batch, before asking for variables."
-            )
-        trained = {id(v) for v in self._layer.trainable_variables}
+        layers = held_layers(self._net)
+        if not all(layer.built for layer in layers):
+            raise ValueError(repr(self))
+        trained = {id(v) for layer in layers for v in layer.trainable_variables}
         variables = []
-        for view in self._layer.variables:
+        for view in (v for layer in layers for v in layer.variables):
             variable = as_tf_variable(view)
             set_trainable(variable, id(view) in trained)  # a frozen layer freezes what TFP sees
             variables.append(variable)
         return variables
+
+    def __repr__(self) -> str:  # which tf.Module puts into its own error
+        unbuilt = [layer.name for layer in held_layers(self._net) if not layer.built]
+        if not unbuilt:
+            return f"LiveVariables({self._variables()!r})"
+        return (
+            f"conditioner '{unbuilt[0]}', which is not built, so its variables do not exist yet. "
+            "Give it an Input layer, call its build(input_shape), or evaluate the flow once on a "
+            "batch, before asking for variables."
+        )
 
     def __len__(self) -> int:
         return len(self._variables())
@@ -53,6 +63,23 @@ class LiveVariables(collections.abc.Sequence):
 def is_keras_layer(net: Any) -> bool:
     """Whether `net` is a layer of Keras 3 or of tf_keras."""
     return isinstance(net, keras.layers.Layer | tf_keras.layers.Layer)
+
+
+def held_layers(net: Any) -> list[Any]:
+    """A Keras layer itself; of a `tf.Module`, the layers of Keras 3 that it and its parts hold."""
+    if is_keras_layer(net):
+        return [net]
+    modules = [net, *net.submodules] if isinstance(net, tf.Module) else []
+    leaves = [leaf for m in modules for value in vars(m).values() for leaf in _leaves(value)]
+    found = {id(leaf): leaf for leaf in leaves if isinstance(leaf, keras.layers.Layer)}
+    return list(found.values())
+
+
+def _leaves(value: Any) -> list[Any]:
+    try:
+        return tf.nest.flatten(value)
+    except (TypeError, ValueError):  # variables that do not exist yet, or keys without an order
+        return []
 
 
 def as_tf_variable(variable: Any) -> tf.Variable:
@@ -168,5 +195,6 @@ def refuse_untracked(owner: tf.Module) -> Iterator[None]:
         raise UntrackedVariableError(
             f"'{owner.name}' reads {len(missing)} trainable variable(s) that nobody tracks, so "
             f"they would never be trained or saved: {names}. Pass the Keras layer or tf.Module "
-            "that owns them in place of a function that closes over it."
+            "that owns them in place of a function that closes over it; a tf.Module holds its "
+            "variables and layers as attributes, or in lists and dicts that are attributes."
         )

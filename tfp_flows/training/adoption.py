@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from tfp_flows.core import Network
+from tfp_flows.core.graph import run_in_graph
 from tfp_flows.core.stack import Stack, networks
-from tfp_flows.core.variables import as_tf_variable, is_keras_layer
+from tfp_flows.core.variables import as_tf_variable
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfd = tfp.distributions
@@ -79,7 +81,7 @@ class _Constraint(keras.constraints.Constraint):
 
 
 def _layers(flow: tfd.Distribution) -> list[Any]:
-    return [n.net for n in networks(flow) if is_keras_layer(n.net)]
+    return [layer for n in networks(flow) for layer in n.layers]
 
 
 def conditioner_losses(flow: tfd.Distribution, adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
@@ -87,10 +89,17 @@ def conditioner_losses(flow: tfd.Distribution, adopted: list[Any], dtype: tf.DTy
     losses = [v.regularizer(v) for v in adopted if getattr(v, "regularizer", None) is not None]
     losses += _legacy_losses(flow)
     for stack in (m for m in flow.submodules if isinstance(m, Stack)):
-        for slices in stack.slices() if _legacy_layers(stack.template) else ():
-            with stack.at(slices):
-                losses += _legacy_losses(stack.template)
+        if _legacy_layers(stack.template):
+            losses += run_in_graph(functools.partial(_legacy_losses_of_steps, stack))
     return tf.add_n([tf.zeros([], dtype), *(tf.cast(loss, dtype) for loss in losses)])
+
+
+def _legacy_losses_of_steps(stack: Stack) -> list[tf.Tensor]:
+    losses = []
+    for slices in stack.slices():
+        with stack.at(slices):
+            losses += _legacy_losses(stack.template)
+    return losses
 
 
 def _legacy_losses(module: tf.Module) -> list[tf.Tensor]:

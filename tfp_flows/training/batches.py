@@ -52,5 +52,5 @@ def in_order(arrays: tuple, batch_size: int | None) -> tf.data.Dataset:
 
 def takes_over(arguments: dict[str, Any]) -> bool:
     """Whether `fit` was asked for nothing that needs Keras's own pipeline."""
-    asks = ("validation_split", "class_weight", "steps_per_epoch")
+    asks = ("validation_split", "steps_per_epoch")
     return not any(arguments.get(a) for a in asks) and arguments.get("shuffle", True) in (0, 1)

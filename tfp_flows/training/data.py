@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
 from tfp_flows.initialization import count_bad_rows
+from tfp_flows.training.weights import checked_weight_vector
 
 tfd = tfp.distributions
 
@@ -115,20 +116,26 @@ def check_values(x: Any, flow: tfd.Distribution) -> None:
         _check_finite(x, "rows")
 
 
-def check_weight(weight: Any) -> None:
-    """Raises ValueError unless every sample weight is finite and 0 or more."""
-    weight = np.asarray(weight)
-    bad = int((~np.isfinite(weight) | (weight < 0)).sum())
-    if bad:
-        raise ValueError(f"{bad} of {weight.size} sample weights are negative, NaN or infinite.")
+def refuse_targets(y: Any, flow: tfd.Distribution, where: str) -> None:
+    """Raises ValueError for arrays of targets, most often contexts or weights gone astray."""
+    if y is None:
+        return
+    context = "A context goes with x: (x, context)."
+    if not is_conditional(flow):
+        context = "To condition on it, build the flow with context_shape= and give (x, context)."
+    raise ValueError(
+        f"{where} got targets (y), which a flow does not have. {context} Sample weights are given "
+        "as sample_weight=, or third: (x, None, weights)."
+    )
 
 
 def checked(x: Any, flow: tfd.Distribution) -> Any:
     """Returns `x` after the checks, or for a `tf.data.Dataset` with the checks built in."""
-    if x is None or (isinstance(x, dict) and not is_conditional(flow)):
+    if x is None or (isinstance(x, dict | tuple) and not is_conditional(flow)):
         raise TypeError(
             f"x must be an array of shape (n, *event_shape), a tf.data.Dataset or a generator of "
-            f"batches, got {type(x).__name__}."
+            f"batches, got {type(x).__name__}. Contexts, as in (x, context), are for flows that "
+            "were built with context_shape=."
         )
     if isinstance(x, tf.data.Dataset):
         return _checked_dataset(x, flow)
@@ -172,6 +179,8 @@ def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.D
         is_tuple = isinstance(data.element_spec, tuple)
         examples, rest = split(batch if is_tuple else batch[0], flow)
         examples = _check_in_graph(examples, flow)
+        if len(rest) > 1 and rest[1] is not None:
+            rest = (rest[0], checked_weight_vector(rest[1], examples), *rest[2:])
         return (examples, *rest) if rest else examples
 
     return data.map(check)

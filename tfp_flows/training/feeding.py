@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,35 +12,49 @@ from tfp_flows.training import data as inputs
 from tfp_flows.training import replicas
 from tfp_flows.training.backup import kept, restore, resumable
 from tfp_flows.training.batches import batches, in_order, takes_over
-from tfp_flows.training.guard import StopWhenNotFinite
 from tfp_flows.training.health import FlowHealth
-from tfp_flows.training.pace import steps_per_execution
+from tfp_flows.training.pace import steps_per_execution, with_bar
 from tfp_flows.training.run_state import EpochEnds
+from tfp_flows.training.stop import StopWhenDiverged
+from tfp_flows.training.weights import checked_weight
 
 
 class FlowFeeding:
     """The part of `FlowModel` between its arguments and Keras's own loop."""
 
-    def _checked_inputs(self, x, y, kwargs):
-        x = inputs.checked(x, self._flow)
-        weight = kwargs.get("sample_weight")
-        if weight is not None:
-            inputs.check_weight(weight)
-            y = (
-                tf.zeros([inputs.rows(x)]) if y is None else y
-            )  # without targets Keras drops the weights
-        return x, y, kwargs
+    def _checked_inputs(self, x, y, kwargs, where: str):
+        """Arguments of `where`, a method of Keras, after all checks."""
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "class_weight weighs the classes of targets, which a flow does not have: give "
+                "each example its weight, as sample_weight=."
+            )
+        inputs.refuse_targets(y, self._flow, where)
+        x, weight = inputs.checked(x, self._flow), kwargs.get("sample_weight")
+        if weight is None:
+            return x, None, kwargs
+        if not (inputs.is_array(x) or isinstance(x, dict)):
+            raise ValueError(
+                f"{where} takes sample_weight for arrays only. The batches of a data set or a "
+                "generator hold their own weights: (x, y, weight)."
+            )
+        y, weight = _with_targets(weight, inputs.rows(x))
+        return x, y, kwargs | {"sample_weight": weight}
 
     def _checked_validation(self, validation, batch_size: int | None):
         if isinstance(validation, tf.data.Dataset):
             return inputs.checked(validation, self._flow)
         x, rest = inputs.split(validation, self._flow)
         x = inputs.checked(x, self._flow)
-        y, weight = (*rest, None, None)[:2]
-        if weight is not None:
-            inputs.check_weight(weight)
-            y = tf.zeros([inputs.rows(x)]) if y is None else y
-        arrays = tuple(a for a in (x, y, weight) if a is not None)
+        if not (inputs.is_array(x) or isinstance(x, dict)):  # a generator or the like
+            return validation
+        y, weight, *_ = *rest, None, None
+        if weight is None:
+            context = isinstance(x, dict) and inputs.is_array(validation[0])
+            inputs.refuse_targets(None if context else y, self._flow, "validation_data")
+            arrays = (x,)
+        else:
+            arrays = (x, *_with_targets(weight, inputs.rows(x)))
         return in_order(arrays, batch_size) if self._would_be_cast(x) else arrays
 
     def _would_be_cast(self, x) -> bool:
@@ -55,7 +71,7 @@ class FlowFeeding:
             resumed = restore(self, callbacks)
             # Epochs are counted before others save, and faults are raised after that.
             watched = any(isinstance(c, FlowHealth) for c in callbacks)
-            last = [] if watched else [StopWhenNotFinite(self._guard)]
+            last = [] if watched else [StopWhenDiverged()]
             callbacks = [EpochEnds(self._run), *callbacks, *last]
         first = self._run.begin(kwargs.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
@@ -105,22 +121,29 @@ class FlowFeeding:
             return kwargs | {"x": x.skip(seen) if seen else x, "y": y}
         kwargs = dict(kwargs)
         weight = kwargs.pop("sample_weight", None)
-        arrays = (x,) if weight is None else (x, np.asarray(y), np.asarray(weight))
+        arrays = (x,) if weight is None else (x, y, weight)
         size, shuffle = kwargs.pop("batch_size", None), kwargs.pop("shuffle", True)
         if kwargs.get("validation_data") is not None and not kwargs.get("validation_batch_size"):
             kwargs["validation_batch_size"] = size
         own = batches(arrays, size, bool(shuffle), self._progress)
         return kwargs | {"x": own, "shuffle": False}
 
-    def _set_pace(self, callbacks) -> None:
+    def _paced(self, kwargs: dict[str, Any], *asked: int) -> dict[str, Any]:
+        """Sets how many steps run at a time; the arguments, with a bar that counts them rightly."""
         if not getattr(self, "_own_pace", False):
-            return
-        steps = steps_per_execution(len(self._flow.event_shape), callbacks)
+            return kwargs
+        steps = steps_per_execution(len(self._flow.event_shape), kwargs.get("callbacks"), asked)
         steps = 1 if self._is_distributed() else steps  # strategies cannot run several at once
         if steps != self.steps_per_execution:
             self.steps_per_execution = steps
             self.train_function = self.test_function = self.predict_function = None
+        return kwargs if steps == 1 else with_bar(kwargs)
 
     def _is_distributed(self) -> bool:
         with self.distribute_strategy.scope():
             return tf.distribute.has_strategy()
+
+
+def _with_targets(weight, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets that mean nothing, without which Keras drops the weights; and the weights."""
+    return np.zeros([count], np.float32), checked_weight(weight, count)

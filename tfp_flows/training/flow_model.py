@@ -21,6 +21,7 @@ from tfp_flows.training.adoption import adopt, refuse_activity_losses
 from tfp_flows.training.feeding import FlowFeeding
 from tfp_flows.training.files import FlowFiles
 from tfp_flows.training.guard import Guard
+from tfp_flows.training.pace import steps_asked
 from tfp_flows.training.progress import Progress
 from tfp_flows.training.run_state import RunState
 from tfp_flows.training.scoring import FlowScoring
@@ -113,8 +114,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def compile(self, optimizer="adam", *args, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; the loss is given, and `"auto"` chooses XLA for flows.
 
-        Unless `steps_per_execution` is given, flows over vectors run 10 steps at a time where no
-        callback wants to see every batch.
+        Unless `steps_per_execution` is given, flows over vectors run up to 10 steps at a time
+        where no callback wants to see every batch; never more than were asked for.
 
         That is: on a GPU, for the flows of this package. On a CPU a training step was no faster
         with XLA (RealNVP over 64 features: 10.4 against 10.3 ms), and the first one took twice
@@ -154,7 +155,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
           x: examples `[n, *event_shape]` as array, `tf.data.Dataset`, or whatever Keras takes. For
             a conditional flow `(x, context)` or `{"x": x, "context": context}`, also in data sets
             and validation data.
-          y: not used; a data set may give it.
+          y: None, as a flow has no targets. Data sets and generators may give some, which are not
+            used.
           *args, **kwargs: as in Keras.
 
         Raises:
@@ -166,7 +168,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         kwargs = _by_name(keras.Model.fit, args, kwargs)
         self._follow_settings()
         self._follow_frozen()
-        x, y, kwargs = self._checked_inputs(x, y, kwargs)
+        self._refuse_nothing_to_train("fit")
+        x, y, kwargs = self._checked_inputs(x, y, kwargs, "fit")
         validation = kwargs.get("validation_data")
         if validation is not None:
             size = kwargs.get("validation_batch_size") or kwargs.get("batch_size")
@@ -178,23 +181,33 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
         kwargs = self._with_own_callbacks(kwargs)
-        self._set_pace(kwargs["callbacks"])
+        validation = kwargs.get("validation_steps") or 0
+        kwargs = self._paced(kwargs, steps_asked(x, kwargs.get("steps_per_epoch")), validation)
         with replicas.lost_workers_named(self.distribute_strategy):
             return super().fit(x, y, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`: `loss` in nats; `bits_per_dim` too for images."""
+        kwargs = _by_name(keras.Model.evaluate, args, kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):  # fit calls it, which has checked everything
+            return super().evaluate(x, y, **kwargs)
         self._follow_settings()
-        x, y, kwargs = self._checked_inputs(x, y, _by_name(keras.Model.evaluate, args, kwargs))
-        if not kwargs.get("_use_cached_eval_dataset"):  # fit, which has set the pace, calls it
-            self._set_pace(kwargs.get("callbacks"))
-        return super().evaluate(x, y, **kwargs)
+        x, y, kwargs = self._checked_inputs(x, y, kwargs, "evaluate")
+        kwargs = self._paced(kwargs, steps_asked(x, kwargs.get("steps")))
+        self._guard.take_unscored()
+        results = super().evaluate(x, y, **kwargs)
+        faults = self._guard.take_unscored()
+        if faults:
+            raise ValueError(f"evaluate gives no number for such data: {faults}.")
+        return results
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the log-probability of each example."""
         self._follow_settings()
         kwargs = _by_name(keras.Model.predict, args, kwargs, first=2)
-        return super().predict(inputs.checked(x, self._flow), **kwargs)
+        x = inputs.checked(x, self._flow)
+        kwargs = self._paced(kwargs, steps_asked(x, kwargs.get("steps")))
+        return super().predict(x, **kwargs)
 
     def call(self, x, training=None):
         """The log-probability of each example."""
@@ -212,16 +225,19 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         else:
             initialize(self._flow, examples)
 
-    def train_on_batch(self, x, *args, **kwargs):
-        """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`."""
-        self._follow_settings()
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`.
+
+        Raises:
+          ValueError: also for gradients that are not finite; the weights stay as they were.
+        """
         self._follow_frozen()
-        x = inputs.named(x, self._flow)
-        inputs.check_batch(x, self._flow)
+        self._refuse_nothing_to_train("train_on_batch")
+        x, y, kwargs = self._checked_on_batch("train_on_batch", x, y, args, kwargs)
         if needs_initialization(self._flow):
             self._initialize_on(x)
-        logs = super().train_on_batch(x, *args, **kwargs)
-        self._guard.raise_or_warn()
+        logs = super().train_on_batch(x, y, **kwargs)
+        self._guard.raise_or_warn(self.optimizer)
         return logs
 
     def _follow_frozen(self) -> None:
@@ -233,6 +249,30 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         if not IS_LEGACY:
             for view, is_trained in zip(self._adopted, trained, strict=True):
                 view.trainable = is_trained
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.test_on_batch`, with the checks of `evaluate`."""
+        x, y, kwargs = self._checked_on_batch("test_on_batch", x, y, args, kwargs)
+        return super().test_on_batch(x, y, **kwargs)
+
+    def _checked_on_batch(self, name: str, x, y, args, kwargs):
+        self._follow_settings()
+        kwargs = _by_name(getattr(keras.Model, name), args, kwargs)
+        return self._checked_inputs(x, y, kwargs, name)
+
+    def _refuse_nothing_to_train(self, where: str) -> None:
+        if not self.trainable_variables:
+            raise ValueError(
+                f"No variable of this model is trainable, so {where} would change nothing. Set "
+                "model.trainable = True, or unfreeze a part of the flow."
+            )
+
+    def quantize(self, *_, **__):
+        """Is refused: Keras would find no layers in a flow, and change nothing."""
+        raise NotImplementedError(
+            "A flow cannot be quantized by Keras. For smaller or faster models use networks in "
+            "half precision (network_dtype=), or convert the exported model with TensorFlow Lite."
+        )
 
     @property
     def trainable_weights(self):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfp_flows.keras_engine import keras
 from tfp_flows.training import data as inputs
+from tfp_flows.training.guard import LeftOut
 from tfp_flows.training.health_plot import draw
 from tfp_flows.training.measures import Walk, not_finite_variables, worst
 from tfp_flows.training.remedies import State, refuse_schedule
@@ -26,9 +27,9 @@ class FlowHealth(keras.callbacks.Callback):
     well if no variable and no layer holds NaN or infinity, no measure passes its limit (None
     stands for no limit), the loss is finite, and no batch had to be left out.
 
-    `fit` leaves out batches whose gradients are not finite, or a thousand times as large as
-    usual. Without this callback it raises ValueError for the former at the end of the epoch, and
-    warns of the latter; with it, they are a fault like any other.
+    `fit` skips batches whose gradients are not finite, or a thousand times as large as usual.
+    Without this callback it stops at the end of the epoch because of the former, and warns of
+    both; with it, they are a fault like any other.
 
     Put it before callbacks that save, so that they save what it leaves. Callbacks after it and
     `History` find in the logs of an epoch, as `health_round_trip`, `health_log_det`,
@@ -170,19 +171,21 @@ class FlowHealth(keras.callbacks.Callback):
 
     def _look(self, logs) -> None:
         layers = self._walk(*self._examples)
+        left_out = self.model._guard.take() if self.history else LeftOut()
         record = {
             "epoch": self._epoch,
             "step": _number(self.model.optimizer.iterations),
             "loss": _finite_or_none((logs or {}).get("loss")),
             "learning_rate": _number(self.model.optimizer.learning_rate),
-            "left_out": sum(self.model._guard.take()) if self.history else 0,
+            "left_out": sum(left_out),
             "layers": layers,
             "not_finite": not_finite_variables(self.model.flow, layers),
             "fault": None,
             "action": None,
         }
         self.history.append(record)
-        record["fault"] = self._fault(record, logs or {})
+        why = self.model._guard.describe(left_out, self.model.optimizer)
+        record["fault"] = self._fault(record, logs or {}, why)
         if record["fault"] is None:
             if self.action == "roll_back":
                 self._healthy = State(self.model)
@@ -192,7 +195,7 @@ class FlowHealth(keras.callbacks.Callback):
             found = record["fault"] or f"{len(layers)} layers are well"
             print(f"\nFlowHealth, epoch {self._epoch}: {found}")
 
-    def _fault(self, record: dict[str, Any], logs: dict[str, Any]) -> str | None:
+    def _fault(self, record: dict[str, Any], logs: dict[str, Any], why: str) -> str | None:
         """What is wrong, at the first layer where anything is; None if all is well."""
         if record["not_finite"]:
             return f"variable {record['not_finite'][0]} is not finite"
@@ -207,10 +210,7 @@ class FlowHealth(keras.callbacks.Callback):
                         )
         left_out, limit = record["left_out"], self.limits["left_out"]
         if limit is not None and left_out > limit:
-            return (
-                f"{left_out} batch(es) left out, as their gradients were not finite or a thousand "
-                f"times as large as usual, the limit is {limit}: look at the data"
-            )
+            return f"{left_out} batch(es) left out, the limit is {limit}: {why.rstrip('.')}"
         if not left_out and record["loss"] is None and "loss" in logs:
             return f"the loss is {logs['loss']}, though every layer is finite on the probe"
         return None

@@ -9,7 +9,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.stack import networks
-from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfd = tfp.distributions
@@ -25,7 +24,7 @@ def with_loss_scaling(optimizer: Any, flow: tfd.Distribution) -> Any:
 
     Below 6e-8 a float16 is zero, which gradients often are; bfloat16 has float32's range.
     """
-    nets = [n.net for n in networks(flow) if is_keras_layer(n.net)]
+    nets = [layer for n in networks(flow) for layer in n.layers]
     layers = [layer for net in nets for layer in (net, *net._flatten_layers())]
     if not any(layer.compute_dtype == "float16" for layer in layers):
         return optimizer

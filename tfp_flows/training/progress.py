@@ -20,6 +20,7 @@ class Progress:
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         zeros = tf.zeros([len(_PARTS)], tf.int64)
         self._state = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
+        self._noise = Noise(self._noise_seed)  # one: in eager mode each step asks for it
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -64,7 +65,7 @@ class Progress:
 
     def noise(self) -> Noise:
         """The noise of the step under way; other replicas draw other noise."""
-        return Noise(self._noise_seed)
+        return self._noise
 
     def _noise_seed(self) -> tf.Tensor:
         seed = tf.cast(self._state[:2], tf.int32)
