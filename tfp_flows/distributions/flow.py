@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,8 +142,9 @@ class Flow(_TransformedDistribution):
         if context is not None:
             value, context = self._context.broadcast(value, ndims, context)
             context = self.encode_context(context)
-        latent, log_det = self.bijector.inverse_and_log_det(value, ndims, context)
-        return self.distribution.log_prob(latent) + log_det
+        latent, log_det, inside = self.bijector.inverse_within(value, ndims, context)
+        log_prob = self.distribution.log_prob(latent) + log_det
+        return log_prob if inside is None else tf.where(inside, log_prob, -math.inf)
 
     def encode_context(self, context) -> tf.Tensor | None:
         """What the conditioners get: the context's features, `[..., width]`.
