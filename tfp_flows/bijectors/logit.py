@@ -21,8 +21,9 @@ class Logit(FlowBijector):
 
     Data on the bounds have finite latents, as `alpha` is above 0. Samples may lie outside of the
     bounds, by at most `alpha / (1 - 2 alpha)` of their distance. Data farther out have no latent:
-    `inverse` raises an error, and the log-density of a `Flow` is minus infinity. As the last step of an image flow: `flows.glow(..., data_bijector=
-    fb.Logit(low=-0.5, high=0.5))` has the pixels of `Dequantized`, which lie in [-1/2, 1/2].
+    `inverse` raises an error, and the log-density of a `Flow` is minus infinity. As the last step
+    of an image flow: `flows.glow(..., data_bijector=fb.Logit(low=-0.5, high=0.5))` has the pixels
+    of `Dequantized`, which lie in [-1/2, 1/2].
 
     Source: Density estimation using Real NVP, arXiv 1605.08803, section 4.1.
 

@@ -23,9 +23,7 @@ def is_formula(bijector: tfb.Bijector) -> bool:
     )
 
 
-def within(
-    bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the data that have a latent.
 
     There is none if the inverse is not finite, as on and beyond the bounds of a sigmoid, or if
@@ -93,7 +91,7 @@ def _agree(image: tf.Tensor, y: tf.Tensor, allowed: tf.Tensor) -> tf.Tensor:
 
 
 def _size(bijector: tfb.Bijector, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """What the rounding of a number is measured by: its own size and, in its units, the latent's."""
+    """What rounding is measured by: the size of a number and, in its units, of its latent."""
     slope = tf.exp(-bijector.inverse_log_det_jacobian(tf.identity(y), event_ndims=0))
     slope = tf.where(tf.math.is_nan(slope), tf.zeros_like(slope), slope)
     return tf.abs(y) + slope * (1.0 + tf.abs(x))

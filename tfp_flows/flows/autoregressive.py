@@ -18,6 +18,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     standard_normal,
     taking_turns,
 )
@@ -35,6 +36,7 @@ def maf(
     scale_map: str | ScaleMap = "exp_tanh",
     order: str = "reverse",
     activation: str = "relu",
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
@@ -62,6 +64,9 @@ def maf(
         for each layer from `seed`). With reversed orders, layers hold their parameters together
         in an `fb.Repeat`, which makes optimizer updates cheap.
       activation: a Keras activation.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       seed: of random orders.
       dtype: of the flow.
@@ -88,6 +93,7 @@ def iaf(
     scale_map: str | ScaleMap = "exp_tanh",
     order: str = "reverse",
     activation: str = "relu",
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
@@ -103,7 +109,7 @@ def iaf(
 
     Args:
       event_shape, layers, hidden, transformer, bins, bound, scale_map, order, activation,
-        context_shape, seed, dtype, name: see `maf`.
+        data_bijector, context_shape, seed, dtype, name: see `maf`.
 
     Raises:
       ValueError: as for `maf`.
@@ -128,13 +134,14 @@ def _flow(
     scale_map,
     order,
     activation,
+    data_bijector,
     context_shape,
     seed,
     dtype,
     name,
 ) -> Flow:
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
     if transformer not in ("affine", "spline"):
@@ -163,4 +170,5 @@ def _flow(
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
     bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
     return Flow(standard_normal(features, dtype), bijector, context, name=name)

@@ -22,6 +22,7 @@ from tfp_flows.flows.base import (
     kept_features,
     mixing,
     network_policy,
+    next_to_data,
     seeds_from,
     standard_normal,
     taking_turns,
@@ -76,7 +77,9 @@ def neural_spline(
       network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's.
       stacked: whether layers hold their parameters together, see `fb.Repeat`.
       reversible: train by inversion; see `fb.Chain`.
-      data_bijector: applied last, next to the data, as in `glow`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       seed: of the initial linear maps and rotations.
       dtype: of the flow.
@@ -92,7 +95,7 @@ def neural_spline(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
     numbers = 3 * bins - (0 if circular else 1)
@@ -142,8 +145,7 @@ def neural_spline(
         return [*before_coupling(), coupling(net, mask, swap)]
 
     bijector = taking_turns(make_layer, layers, stacked, reversible)
-    if data_bijector is not None:
-        bijector = fb.Chain([data_bijector, bijector])
+    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
     base = standard_normal(features, dtype)
     if circular:
         # A little wider than the circle, whose end would else have no density.

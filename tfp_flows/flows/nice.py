@@ -18,6 +18,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    next_to_data,
     taking_turns,
     vector_mask,
 )
@@ -34,6 +35,7 @@ def nice(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "nice",
@@ -56,6 +58,9 @@ def nice(
       stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
         optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
@@ -70,7 +75,7 @@ def nice(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     vector_mask(features)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
@@ -85,4 +90,5 @@ def nice(
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
     return Flow(base, bijector, context, name=name)

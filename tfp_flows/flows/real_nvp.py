@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    next_to_data,
     standard_normal,
     taking_turns,
     vector_mask,
@@ -41,6 +42,7 @@ def real_nvp(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     dtype: tf.DType = tf.float32,
     name: str = "real_nvp",
@@ -69,6 +71,9 @@ def real_nvp(
       stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       dtype: of the flow.
       name: name of the distribution.
@@ -83,7 +88,7 @@ def real_nvp(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers, levels=levels, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
 
@@ -102,6 +107,7 @@ def real_nvp(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
+        bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
         return Flow(standard_normal(features, dtype), bijector, context, name=name)
 
     filters = as_filters(32 if hidden is None else hidden)
@@ -145,4 +151,5 @@ def real_nvp(
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
+    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
     return Flow(standard_normal(math.prod(shape), dtype), bijector, context, name=name)

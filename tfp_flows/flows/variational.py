@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.amortized import Amortized
@@ -17,14 +18,18 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     standard_normal,
 )
+
+tfb = tfp.bijectors
 
 
 def planar(
     event_shape: Sequence[int],
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
@@ -45,6 +50,9 @@ def planar(
       event_shape: `(features,)`.
       layers: how many.
       hidden: units of the hidden layers of the context's networks; of no use without a context.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)`; None: the flow takes no context.
       seed: of the layers' start; from TensorFlow's global generator if None.
       dtype: of the flow.
@@ -59,13 +67,16 @@ def planar(
       >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
       True
     """
-    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    return _flow(
+        fb.Planar, event_shape, layers, hidden, data_bijector, context_shape, seed, dtype, name
+    )
 
 
 def radial(
     event_shape: Sequence[int],
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
@@ -76,7 +87,8 @@ def radial(
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, data_bijector, context_shape, seed,
+        dtype: see `flows.planar`.
       name: name of the distribution.
 
     Raises:
@@ -86,7 +98,9 @@ def radial(
       >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
-    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    return _flow(
+        fb.Radial, event_shape, layers, hidden, data_bijector, context_shape, seed, dtype, name
+    )
 
 
 def sylvester(
@@ -94,6 +108,7 @@ def sylvester(
     layers: int = 4,
     rank: int | None = None,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     seed: int | None = None,
     dtype: tf.DType = tf.float32,
@@ -107,7 +122,8 @@ def sylvester(
     Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
 
     Args:
-      event_shape, layers, hidden, context_shape, seed, dtype: see `flows.planar`.
+      event_shape, layers, hidden, data_bijector, context_shape, seed,
+        dtype: see `flows.planar`.
       rank: how many directions each layer bends, at most the features; if None all of them, or 8.
       name: name of the distribution.
 
@@ -118,9 +134,9 @@ def sylvester(
       >>> sylvester(event_shape=(6,), rank=3).sample(4, seed=0).shape
       TensorShape([4, 6])
     """
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
-    return _flow(make, event_shape, layers, hidden, context_shape, seed, dtype, name)
+    return _flow(make, event_shape, layers, hidden, data_bijector, context_shape, seed, dtype, name)
 
 
 def _flow(
@@ -128,13 +144,14 @@ def _flow(
     event_shape: Sequence[int],
     layers: int,
     hidden: Sequence[int] | int,
+    data_bijector: tfb.Bijector | None,
     context_shape: Sequence[int] | int | None,
     seed: int | None,
     dtype: tf.DType,
     name: str,
 ) -> Flow:
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
 
@@ -145,4 +162,5 @@ def _flow(
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
     return Flow(standard_normal(features, dtype), bijector, context, name=name)
