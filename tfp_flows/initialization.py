@@ -14,6 +14,7 @@ from tfp_flows.core import FlowBijector
 from tfp_flows.core.protocol import any_waits
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized
+from tfp_flows.distributions.support import check_support
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -43,7 +44,8 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       context: for flows that take one, `[n, *context_shape]`, or one for all.
 
     Raises:
-      ValueError: the batch is empty, not finite or of the wrong shape.
+      ValueError: the batch is empty, not finite, of the wrong shape, or holds data without
+        density.
 
     Warns of values far from all others, which would decide the scale.
 
@@ -77,6 +79,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
             )
     kwargs = {} if context is None else {"context": context}
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
+    check_support(batch, flow, "examples")
     if not needs_initialization(flow):
         return
     if batch.dtype.is_floating:

@@ -18,6 +18,7 @@ from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.implicit import implicit_inverse
+from tfp_flows.core.rounding import rounding_unit
 
 Step = Callable[[tf.Tensor], tf.Tensor]
 
@@ -213,9 +214,8 @@ def _iterate(step: Step, start: tf.Tensor, ulps: float) -> tuple[tf.Tensor, tf.T
       start: a guess, `[..., d]`.
       ulps: change that counts as none, in rounding units of an example's largest entry.
     """
-    rounding = np.finfo(start.dtype.as_numpy_dtype)
-    most, tolerance = start.shape[-1] + 1, ulps * float(rounding.eps)
-    largest = math.sqrt(float(rounding.max))
+    most, tolerance = start.shape[-1] + 1, ulps * rounding_unit(start.dtype)
+    largest = math.sqrt(float(start.dtype.max))
 
     def fed(value):
         # An entry whose turn has not come may overflow; masks would make NaN of it for all.

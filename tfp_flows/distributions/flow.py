@@ -29,6 +29,11 @@ class Flow(_TransformedDistribution):
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$
 
+    Where data have no latent, on and beyond the bounds of a bijector as `tfb.Sigmoid`, the
+    log-density is minus infinity, without a gradient. That holds for bijectors of TFP and
+    `fb.Logit` that are the bijector or parts of an `fb.Chain`. Latents far out may round to data on
+    a bound: `experimental_sample_and_log_prob` gives their log-density, `log_prob` cannot.
+
     Args:
       distribution: the base, over latents.
       bijector: from latent to data; any injective `tfb.Bijector`.
@@ -145,6 +150,35 @@ class Flow(_TransformedDistribution):
         latent, log_det, inside = self.bijector.inverse_within(value, ndims, context)
         log_prob = self.distribution.log_prob(latent) + log_det
         return log_prob if inside is None else tf.where(inside, log_prob, -math.inf)
+
+    def _cdf(self, y, context=None):
+        return self._cumulative(y, context, "cdf", "survival_function", (0.0, 1.0))
+
+    def _survival_function(self, y, context=None):
+        return self._cumulative(y, context, "survival_function", "cdf", (1.0, 0.0))
+
+    def _log_cdf(self, y, context=None):
+        ends = -math.inf, 0.0
+        return self._cumulative(y, context, "log_cdf", "log_survival_function", ends)
+
+    def _log_survival_function(self, y, context=None):
+        ends = 0.0, -math.inf
+        return self._cumulative(y, context, "log_survival_function", "log_cdf", ends)
+
+    def _cumulative(self, y, context, rising: str, falling: str, ends: tuple[float, float]):
+        """A function of the base's, and its values below and above the support."""
+        given = {}
+        if self.checked_context(context) is not None:
+            y, context = self._context.broadcast(y, 0, self.checked_context(context))
+            given = {"context": self.encode_context(context)}
+        increasing = self.bijector._internal_is_increasing(**given)
+        latent, _, inside = self.bijector.inverse_within(y, 0, **given)
+        base = self.distribution
+        found = tf.where(increasing, getattr(base, rising)(latent), getattr(base, falling)(latent))
+        if inside is None:
+            return found
+        is_below = y < self.bijector.forward(latent, **given)  # which is in the support
+        return tf.where(inside, found, tf.where(is_below, *(tf.constant(e, y.dtype) for e in ends)))
 
     def encode_context(self, context) -> tf.Tensor | None:
         """What the conditioners get: the context's features, `[..., width]`.

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
@@ -86,7 +87,8 @@ def neural_spline(
       name: name of the distribution.
 
     Raises:
-      ValueError: an event shape that does not fit, or circles for images.
+      ValueError: an event shape that does not fit, circles for images, or a `circular` that is not
+        a bool.
 
     Example:
       >>> flow = neural_spline(event_shape=(3,), layers=2, hidden=(16,))
@@ -98,6 +100,7 @@ def neural_spline(
     shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
+    circular = is_circular(circular)
     numbers = 3 * bins - (0 if circular else 1)
     seeds = seeds_from(seed)
 

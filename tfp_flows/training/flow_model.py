@@ -184,7 +184,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         """As `keras.Model.predict`: the log-probability of each example."""
         self._follow_settings()
         kwargs = _by_name(keras.Model.predict, args, kwargs, first=2)
-        return super().predict(inputs.checked(x, self._flow), **kwargs)
+        return super().predict(inputs.checked(x, self._flow, for_loss=False), **kwargs)
 
     def call(self, x, training=None):
         """The log-probability of each example."""
