@@ -239,7 +239,7 @@ class Repeat(FlowBijector):
                 increasing = tf.equal(increasing, more)
             return increasing
 
-        return of_all()
+        return of_all.get_concrete_function()()  # TensorFlow would take many flows for one
 
     def _kept_shape(self, out, value):
         if not out.shape.is_compatible_with(value.shape):

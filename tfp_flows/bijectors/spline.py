@@ -50,7 +50,8 @@ class SplineCoupling(_Coupling):
 
     Raises:
       ValueError: as for `AdditiveCoupling`; or a number that makes no spline; or a `circular` that
-        is not a bool; or an angle outside the circle (in graph mode: `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+        is not a bool; or an angle outside the circle (in graph mode:
+        `tf.errors.InvalidArgumentError`; XLA leaves that check out).
 
     Example:
       >>> coupling = SplineCoupling(lambda a: tf.zeros([*a.shape[:-1], 1 * (3 * 4 - 1)]), bins=4)
