@@ -205,6 +205,8 @@ def _path(
 
 def _has_bounds(b: tfb.Bijector) -> bool:
     """Whether the bounds of its data are found without a network."""
+    if isinstance(b, Chain):
+        return all(_has_bounds(part) for part in b.bijectors)
     return is_formula(b) or isinstance(b, Logit)
 
 

@@ -17,7 +17,7 @@ _FAR = 0.05  # a round trip that ends this far away, as a share of the size, was
 
 def is_formula(bijector: tfb.Bijector) -> bool:
     """Whether a bijector of TFP holds no network and none of ours, so that trying is cheap."""
-    plain = tfb.Bijector, tf.linalg.LinearOperator
+    plain = tfb.Bijector, tf.linalg.LinearOperator, tfp.util.DeferredTensor
     return not isinstance(bijector, FlowBijector) and all(
         isinstance(m, plain) and not isinstance(m, FlowBijector) for m in bijector.submodules
     )
