@@ -205,14 +205,14 @@ def test_values_stay_in_their_bins(dtype, levels):
 
 def test_too_many_levels_for_a_dtype():
     base = tfd.Sample(tfd.Normal(np.float16(0), np.float16(1)), 1)
-    with pytest.raises(ValueError, match="float16 tells at most 512 levels apart.*1024"):
+    with pytest.raises(ValueError, match=r"float16 tells at most 512 levels apart.*1024"):
         flows.Dequantized(base, 1024)
 
 
 def test_nan_is_not_a_pixel():
     pixels = flows.Dequantized(peaked(), LEVELS)
     np.testing.assert_array_equal(pixels.quantize([np.inf, -np.inf]), [LEVELS - 1, 0])
-    with pytest.raises(ValueError, match="NaN is not a pixel.* 1 of 2"):
+    with pytest.raises(ValueError, match=r"NaN is not a pixel.* 1 of 2"):
         pixels.quantize([np.nan, 0.2])
     with pytest.raises(tf.errors.InvalidArgumentError, match="NaN is not a pixel"):
         tf.function(pixels.quantize)(tf.constant([np.nan, 0.2]))
