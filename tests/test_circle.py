@@ -77,3 +77,11 @@ def test_angles_outside_the_circle_are_an_error():
             coupling.inverse(tf.reverse(tf.constant(bad), [-1]))
     with pytest.raises(ValueError, match="vectors of angles"):
         flows.neural_spline((4, 4, 1), circular=True)
+
+
+@pytest.mark.parametrize("circular", [[True, False], [False, False], "no", 1, None])
+def test_circular_is_one_bool(circular):
+    with pytest.raises(ValueError, match="circular must be True or False"):
+        flows.neural_spline((2,), 2, (4,), circular=circular)
+    with pytest.raises(ValueError, match="circular must be True or False"):
+        fb.SplineCoupling(lambda a: a, circular=circular)

@@ -176,3 +176,51 @@ def test_actnorm_of_a_dequantizer_is_initialised():
 def test_bad_dequantizers(make, error, said):
     with pytest.raises(error, match=said):
         flows.Dequantized(peaked(), LEVELS, dequantizer=make())
+
+
+@pytest.mark.parametrize(
+    "dtype, levels",
+    [
+        (tf.float16, 2),
+        (tf.float16, 255),
+        (tf.float16, 256),
+        (tf.float16, 512),
+        (tf.float32, 3),
+        (tf.float32, 65535),
+        (tf.float32, 65536),
+        (tf.float64, 65536),
+    ],
+)
+def test_values_stay_in_their_bins(dtype, levels):
+    base = tfd.Sample(tfd.Normal(tf.constant(0.0, dtype), tf.constant(1.0, dtype)), 1)
+    pixels = flows.Dequantized(base, levels)
+    random = np.random.RandomState(0)
+    i = random.randint(levels, size=(5000, 1))
+    i[:100], i[100:200] = 0, levels - 1
+    noise = tf.constant(random.choice([0.0, 1.0, 0.5, 0.999, 0.001], size=i.shape), dtype)
+    values = pixels.dequantize(i, noise)
+    np.testing.assert_array_equal(pixels.quantize(values), i)
+    assert float(tf.reduce_max(tf.abs(values))) < 0.5  # where a sigmoid has no latent
+
+
+def test_too_many_levels_for_a_dtype():
+    base = tfd.Sample(tfd.Normal(np.float16(0), np.float16(1)), 1)
+    with pytest.raises(ValueError, match=r"float16 tells at most 512 levels apart.*1024"):
+        flows.Dequantized(base, 1024)
+
+
+def test_nan_is_not_a_pixel():
+    pixels = flows.Dequantized(peaked(), LEVELS)
+    np.testing.assert_array_equal(pixels.quantize([np.inf, -np.inf]), [LEVELS - 1, 0])
+    with pytest.raises(ValueError, match=r"NaN is not a pixel.* 1 of 2"):
+        pixels.quantize([np.nan, 0.2])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="NaN is not a pixel"):
+        tf.function(pixels.quantize)(tf.constant([np.nan, 0.2]))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64", "float16", "float64"])
+def test_pixels_of_any_dtype(dtype):
+    pixels = flows.Dequantized(peaked(), LEVELS)
+    expected = pixels.log_prob([[0, 2]], seed=[1, 2])
+    found = pixels.log_prob(tf.cast([[0, 2]], dtype), seed=[1, 2])
+    np.testing.assert_array_equal(found, expected)

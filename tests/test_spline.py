@@ -188,3 +188,17 @@ def test_trains_by_inversion_and_saves(flow, tmp_path):
     model.save(path)
     loaded = keras.saving.load_model(path)
     np.testing.assert_array_equal(loaded.log_prob(x), model.log_prob(x))
+
+
+def test_no_gradient_where_half_precision_is_constant():
+    """A raw slope so large that its square would overflow counts as less, and so is a constant."""
+    settings = Settings(4, 3.0, 1e-3, 1e-3)
+    value = tf.constant(np.linspace(-2.9, 2.9, 33), tf.float16)
+    raw = np.zeros([33, settings.numbers])
+    raw[:, 8:] = [20.0, 40.0, 17.0]
+    raw = tf.constant(raw, tf.float16)
+    for invert in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(raw)
+            out = sum(map(tf.reduce_sum, spline(value, raw, settings, invert)))
+        np.testing.assert_array_equal(tape.gradient(out, raw)[:, 8:], 0.0)

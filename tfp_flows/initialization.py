@@ -16,6 +16,7 @@ from tfp_flows.core.protocol import starts_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.degenerate import without_density
 from tfp_flows.distributions import Dequantized, Flow
+from tfp_flows.distributions.support import check_support
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -78,7 +79,8 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
       context: for flows that take one, `[n, *context_shape]`, or one for all.
 
     Raises:
-      ValueError: the batch or the context is empty, not finite or of the wrong shape.
+      ValueError: the batch or the context is empty, not finite, of the wrong shape, or the batch
+        holds data without density.
 
     Warns of values far from all others, which would decide the scale; and of contexts in units that
     no training can cope with. For continuous flows over vectors, it also warns of data that have no
@@ -115,6 +117,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
         refuse_bad_contexts(continuous, context)
     kwargs = {} if context is None else {"context": context}
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
+    check_support(batch, flow, "examples")
     if not needs_initialization(flow):
         return
     if batch.dtype.is_floating:

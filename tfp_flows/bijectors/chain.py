@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.channel_affine import fold
+from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.graph import InGraph
 from tfp_flows.core.reversal import NO_SECOND, add_gradients, rebuild, with_rebuilt_gradient
 from tfp_flows.core.stack import refuse_new_draws
+from tfp_flows.core.support import both, inverse_within, is_formula
 
 tfb = tfp.bijectors
 
@@ -67,10 +70,16 @@ class Chain(FlowBijector):
             refuse_new_draws(self)
         self._run_reversibly = self._no_dependency(InGraph(self._with_rebuilt_gradient))
         self._folded = self._no_dependency(fold(bijectors))
+        self._with_bounds = self._folded
+        if reversible:  # bounds of the data are looked at before what is rebuilt
+            first = list(itertools.takewhile(_has_bounds, bijectors))
+            rest = Chain(bijectors[len(first) :], reversible=True) if first else self
+            self._with_bounds = self._no_dependency([*first, rest])
 
     _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
         "_shapes",
         "_folded",
+        "_with_bounds",
         "_run_reversibly",
     }
 
@@ -113,13 +122,7 @@ class Chain(FlowBijector):
         return value, total
 
     def _path(self, event_ndims: int, forward: bool) -> list[tuple[tfb.Bijector, int]]:
-        """The parts in the order of evaluation, each with the event's rank before it."""
-        path = []
-        for b in reversed(self._folded) if forward else self._folded:
-            path.append((b, event_ndims))
-            after = b.forward_event_ndims if forward else b.inverse_event_ndims
-            event_ndims = after(event_ndims)
-        return path
+        return _path(self._folded, event_ndims, forward)
 
     def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         d_sources = [None] * len(sources)
@@ -132,6 +135,21 @@ class Chain(FlowBijector):
             )
             d_sources = add_gradients(d_sources, d_more)
         return out, d_out, d_sources
+
+    def inverse_within(self, y, event_ndims, context=None):
+        if self._with_bounds == [self]:
+            return super().inverse_within(y, event_ndims, context)
+        y, inside = tf.convert_to_tensor(y), None
+        total = tf.zeros([], y.dtype)
+        for b, ndims in _path(self._with_bounds, event_ndims, forward=False):
+            if isinstance(b, FlowBijector):
+                y, log_det, more = b.inverse_within(y, ndims, context)
+            elif is_formula(b):
+                y, log_det, more = inverse_within(b, y, ndims)
+            else:
+                (y, log_det), more = _step(b, y, ndims, context, forward=False), None
+            total, inside = total + log_det, both(inside, more)
+        return y, total, inside
 
     def _initialize(self, y, context):
         for b in self._bijectors:
@@ -150,6 +168,13 @@ class Chain(FlowBijector):
     def _inverse_event_shape_tensor(self, shape):
         return self._shapes.inverse_event_shape_tensor(shape)
 
+    def _is_increasing(self, **kwargs):
+        increasing = True
+        for b in self._bijectors:
+            given = kwargs if isinstance(b, FlowBijector) else {}
+            increasing = tf.equal(increasing, b._internal_is_increasing(**given))
+        return increasing
+
     def _forward_dtype(self, dtype, **kwargs):
         return self._shapes.forward_dtype(dtype)
 
@@ -164,6 +189,25 @@ class Chain(FlowBijector):
 
     def _describe(self):
         return ", ".join(repr(b) for b in self._bijectors)
+
+
+def _path(
+    bijectors: list[tfb.Bijector], event_ndims: int, forward: bool
+) -> list[tuple[tfb.Bijector, int]]:
+    """The parts in the order of evaluation, each with the event's rank before it."""
+    path = []
+    for b in reversed(bijectors) if forward else bijectors:
+        path.append((b, event_ndims))
+        after = b.forward_event_ndims if forward else b.inverse_event_ndims
+        event_ndims = after(event_ndims)
+    return path
+
+
+def _has_bounds(b: tfb.Bijector) -> bool:
+    """Whether the bounds of its data are found without a network."""
+    if isinstance(b, Chain):
+        return all(_has_bounds(part) for part in b.bijectors)
+    return is_formula(b) or isinstance(b, Logit)
 
 
 def _step(b: tfb.Bijector, value, event_ndims: int, context, forward: bool):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
 from tfp_flows.core.draws import random_state
+from tfp_flows.core.rounding import rounding_unit
 
 
 def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
@@ -17,7 +18,7 @@ def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
     Raises:
       ValueError: some do not (in graph mode: `tf.errors.InvalidArgumentError`).
     """
-    rounding = 8.0 * float(np.finfo(angles.dtype.as_numpy_dtype).eps)
+    rounding = 8.0 * rounding_unit(angles.dtype)
     # Not ~(... <= ...): TensorFlow's optimiser turns that into >, which lets NaN pass.
     outside = tf.abs(angles) > bound * (1.0 + rounding)
     wrong = tf.math.count_nonzero(outside | tf.math.is_nan(angles))

@@ -67,6 +67,9 @@ class Invert(FlowBijector):
     def _inverse_event_shape_tensor(self, shape):
         return self._inverted.forward_event_shape_tensor(shape)
 
+    def _is_increasing(self, **kwargs):
+        return self._inverted._internal_is_increasing(**kwargs)
+
     def _forward_dtype(self, dtype, **kwargs):
         return self._inverted.inverse_dtype(dtype)
 

@@ -8,6 +8,7 @@ Source: Flow++, arXiv 1902.00275, section 3.2.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from tfp_flows.bijectors.scale_maps import clamp
 from tfp_flows.core.bracketing import increasing_root
 from tfp_flows.core.implicit import implicit_inverse
+from tfp_flows.core.rounding import rounding_unit
 
 
 class Mixture(NamedTuple):
@@ -80,7 +82,6 @@ def quantile(logit: tf.Tensor, mixture: Mixture) -> tuple[tf.Tensor, tf.Tensor]:
     The gradient is that of the implicit function theorem.
     """
     fixed = Mixture(*(tf.stop_gradient(p) for p in mixture))
-    limits = np.finfo(logit.dtype.as_numpy_dtype)
     log_slopes: list[tf.Tensor] = []  # at the root
 
     def evaluate(value):
@@ -100,12 +101,12 @@ def quantile(logit: tf.Tensor, mixture: Mixture) -> tuple[tf.Tensor, tf.Tensor]:
             tf.reduce_min(quantiles, axis=0),
             tf.reduce_max(quantiles, axis=0),
             tf.reduce_sum(tf.exp(fixed.log_weights) * quantiles, axis=0),
-            4.0 * float(limits.eps) * tf.maximum(tf.abs(target), 1.0),
+            4.0 * rounding_unit(logit.dtype) * tf.maximum(tf.abs(target), 1.0),
         )
 
     def solve_transposed(_, d):
         # Between components that are far apart the CDF is as good as flat: this stays finite.
-        return d * tf.exp(tf.minimum(-log_slopes[-1], 0.5 * float(np.log(limits.max))))
+        return d * tf.exp(tf.minimum(-log_slopes[-1], 0.5 * math.log(logit.dtype.max)))
 
     value = implicit_inverse(evaluate, logit, solve, solve_transposed)
     return value, logit_cdf(value, mixture)[1]

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.support import of_events
 
 tfb = tfp.bijectors
 
@@ -19,9 +20,10 @@ class Logit(FlowBijector):
        x = \operatorname{logit}\Big(\alpha + (1 - 2 \alpha) \frac{y - low}{high - low}\Big) $$
 
     Data on the bounds have finite latents, as `alpha` is above 0. Samples may lie outside of the
-    bounds, by at most `alpha / (1 - 2 alpha)` of their distance. Data farther out have no latent
-    and raise an error. As the last step of an image flow: `flows.glow(..., data_bijector=
-    fb.Logit(low=-0.5, high=0.5))` has the pixels of `Dequantized`, which lie in [-1/2, 1/2].
+    bounds, by at most `alpha / (1 - 2 alpha)` of their distance. Data farther out have no latent:
+    `inverse` raises an error, and the log-density of a `Flow` is minus infinity. As the last step
+    of an image flow: `flows.glow(..., data_bijector=fb.Logit(low=-0.5, high=0.5))` has the pixels
+    of `Dequantized`, which lie in [-1/2, 1/2].
 
     Source: Density estimation using Real NVP, arXiv 1605.08803, section 4.1.
 
@@ -68,6 +70,21 @@ class Logit(FlowBijector):
         with tf.control_dependencies(self._check_range(y, sigmoid.low, sigmoid.high)):
             x = sigmoid.inverse(tf.identity(y))
         return x, -sigmoid.forward_log_det_jacobian(x)
+
+    def within(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`(safe, inside)`: which entries have a latent; entries of `safe` all do, or are NaN."""
+        sigmoid = self._sigmoid(y.dtype)
+        inside = ((y > sigmoid.low) & (y < sigmoid.high)) | tf.math.is_nan(y)
+        return tf.where(inside, y, (sigmoid.low + sigmoid.high) / 2), inside
+
+    def inverse_within(self, y, event_ndims, context=None):
+        y = tf.convert_to_tensor(y)
+        safe, inside = self.within(y)
+        x, log_det = self.inverse_and_log_det(safe, event_ndims, context)
+        return x, log_det, of_events(inside, y, event_ndims)
+
+    def _is_increasing(self, context=None):
+        return True
 
     def _sigmoid(self, dtype) -> tfb.Sigmoid:
         return tfb.Sigmoid(*(tf.constant(bound, dtype) for bound in self._range))

@@ -137,7 +137,7 @@ def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tens
         borders = [slopes, slopes[:1]]
     slopes = tf.reshape(tf.concat(borders, axis=0), [-1])
     raw_slopes = tf.gather(slopes, tf.stack([place, place + entries]))
-    raw_slopes = tf.minimum(raw_slopes, value.dtype.max**0.25)  # their squares must stay finite
+    raw_slopes = tf.minimum(raw_slopes, _steepest(value.dtype))
 
     start = settings.least * tf.cast(index, value.dtype) - bound + settings.rest * starts
     width, height = tf.unstack(settings.least + settings.rest * shares)
@@ -164,6 +164,11 @@ def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tens
         position,
     )
     return bin_, start
+
+
+def _steepest(dtype: tf.DType) -> float:
+    """Raw slopes above this count as this: their squares must stay finite."""
+    return dtype.max**0.25
 
 
 def _offset(settings: Settings) -> float:
@@ -210,14 +215,15 @@ def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
     """
     t, s, d0, d1, width = bin_.position, bin_.slope, bin_.left, bin_.right, bin_.width
     u, both, odd = 1.0 - t, t * (1.0 - t), 1.0 - 2.0 * t
-    change = d0 + d1 - 2.0 * s
+    left, right = d0 - s, d1 - s  # no cancellation further on where the bin is straight
+    change = left + right
     per_width, per_below, per_bend = 1.0 / width, 1.0 / (s + change * both), 1.0 / _bend(bin_)
     above = s * t * t + d0 * both
     a = tf.where(bin_.inside, d_out, 0.0)
     b = tf.where(bin_.inside, -d_log_slope if invert else d_log_slope, 0.0)
 
     slope_here = tf.square(s * per_below) / per_bend
-    l_t = 2.0 * ((d1 * t + s * odd - d0 * u) * per_bend - change * odd * per_below)
+    l_t = 2.0 * ((right * t - left * u) * per_bend - change * odd * per_below)
     if invert:
         d_position = -a * width
         d_value = (a + b * l_t * per_width) / slope_here
@@ -237,6 +243,7 @@ def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
     d_size = tf.stack([-per_width * (d_position * t + d_slope * s), a * rest + d_slope * per_width])
     d_start = tf.stack([-d_position * per_width, a])
     raw_d = tf.stack([d_left, d_right]) * tf.sigmoid(bin_.raw_slopes + _offset(settings))
+    raw_d = tf.where(bin_.raw_slopes < _steepest(raw_d.dtype), raw_d, 0.0)
     rows = [*_pull_logits(d_size, d_start, bin_, settings), _pull_slopes(raw_d, bin_, settings)]
     return tf.where(bin_.inside, d_value, d_out), tf.concat(rows, axis=0)
 

@@ -237,6 +237,18 @@ class Repeat(FlowBijector):
             variable.assign(value)
         return out
 
+    def _is_increasing(self, **kwargs):
+        @tf.function(autograph=False)  # eager reads would see the template's own variables
+        def of_all():
+            increasing = tf.constant(True)
+            for slices in self._stack.slices() if self._stack.stacked else [[]] * self._count:
+                with self._stack.at(slices):
+                    more = self._step._internal_is_increasing(**kwargs)
+                increasing = tf.equal(increasing, more)
+            return increasing
+
+        return of_all.get_concrete_function()()  # TensorFlow would take many flows for one
+
     def _kept_shape(self, out, value):
         if not out.shape.is_compatible_with(value.shape):
             raise ValueError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tfp_flows.bijectors.contraction_log_det import exact_log_det, unbiased_log_det
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.fixed_point import fixed_point
 from tfp_flows.core.holding import holding
 from tfp_flows.core.implicit import implicit_inverse
 from tfp_flows.core.noise import fresh_seed
+from tfp_flows.core.rounding import rounding_unit
 
 _LOG_DETS = ("exact", "unbiased")
 
@@ -111,7 +110,7 @@ class Residual(FlowBijector):
 
     def _forward_and_log_det(self, x, context):
         network = self._contraction(x, context)
-        tolerance = self._tolerance or 32.0 * float(np.finfo(x.dtype.as_numpy_dtype).eps)
+        tolerance = self._tolerance or 32.0 * rounding_unit(x.dtype)
         settings = (tolerance, self._max_steps, self.name)
 
         def search(x):

@@ -49,8 +49,9 @@ class SplineCoupling(_Coupling):
       name: name of the bijector.
 
     Raises:
-      ValueError: as for `AdditiveCoupling`; or a number that makes no spline; or an angle outside
-        the circle (in graph mode: `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+      ValueError: as for `AdditiveCoupling`; or a number that makes no spline; or a `circular` that
+        is not a bool; or an angle outside the circle (in graph mode:
+        `tf.errors.InvalidArgumentError`; XLA leaves that check out).
 
     Example:
       >>> coupling = SplineCoupling(lambda a: tf.zeros([*a.shape[:-1], 1 * (3 * 4 - 1)]), bins=4)
@@ -74,7 +75,7 @@ class SplineCoupling(_Coupling):
     ):
         parameters = dict(locals())
         if bound is None:
-            bound = math.pi if circular else 3.0
+            bound = math.pi if is_circular(circular) else 3.0
         self._settings = checked_settings(Settings(bins, bound, min_bin_size, min_slope, circular))
         super().__init__(conditioner, mask, swap, event_ndims, parameters, name)
 
@@ -105,6 +106,15 @@ class SplineCoupling(_Coupling):
         return f"{super()._describe()}, {self._settings.bins} bins {place} {self._settings.bound:g}"
 
 
+def is_circular(circular: bool) -> bool:
+    """Returns the flag; raises ValueError for anything but one bool."""
+    if not isinstance(circular, bool | np.bool_):
+        raise ValueError(
+            f"circular must be True or False, for all entries alike, got {circular!r}."
+        )
+    return bool(circular)
+
+
 def checked_settings(settings: Settings) -> Settings:
     """Returns the settings; raises ValueError for numbers that make no spline."""
     bins, bound, size, slope, circular = settings
@@ -124,4 +134,4 @@ def checked_settings(settings: Settings) -> Settings:
         raise ValueError(
             f"min_slope must lie between 0 and 1, the slope outside the box, got {slope!r}."
         )
-    return Settings(int(bins), float(bound), float(size), float(slope), bool(circular))
+    return Settings(int(bins), float(bound), float(size), float(slope), is_circular(circular))

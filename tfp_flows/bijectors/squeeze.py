@@ -37,42 +37,48 @@ class Squeeze(FlowBijector):
         )
 
     def _forward_and_log_det(self, x, context):
-        event = self._forward_event_shape(x.shape)[-3:]
-        return self._move(tf.nn.depth_to_space, x, event), tf.zeros([], x.dtype)
+        return self._move(tf.nn.depth_to_space, x, forward=True), tf.zeros([], x.dtype)
 
     def _inverse_and_log_det(self, y, context):
-        event = self._inverse_event_shape(y.shape)[-3:]
-        return self._move(tf.nn.space_to_depth, y, event), tf.zeros([], y.dtype)
+        return self._move(tf.nn.space_to_depth, y, forward=False), tf.zeros([], y.dtype)
 
-    def _move(self, op, value, event):
+    def _move(self, op, value, forward: bool):
         """Applies `op`, which knows one batch dimension, under any number of them."""
+        shape_of = self._forward_event_shape if forward else self._inverse_event_shape
+        shape_after = (
+            self._forward_event_shape_tensor if forward else self._inverse_event_shape_tensor
+        )
+        static = shape_of(value.shape)  # refuses what cannot be divided
         if self._factor == 1:
             return value
-        if value.shape.rank == 4:
-            return op(value, self._factor)
-        images = tf.reshape(value, tf.concat([[-1], value.shape[-3:]], 0))
-        out = op(images, self._factor)
-        out = tf.reshape(out, tf.concat([tf.shape(value)[:-3], event], 0))
-        out.set_shape(value.shape[:-3] + event)
+        if value.shape.rank != 4:
+            images = tf.reshape(value, tf.concat([[-1], tf.shape(value)[-3:]], 0))
+            images.set_shape([None, *value.shape[-3:]])
+            out = tf.reshape(op(images, self._factor), shape_after(tf.shape(value)))
+        else:
+            out = op(value, self._factor)
+        out.set_shape(static)
         return out
 
     def _forward_event_shape(self, shape):
-        h, w, c = _static(shape, self.name)
-        if c % self._factor**2:
+        h, w, c = _event(shape, self.name)
+        if c is not None and c % self._factor**2:
             raise ValueError(
                 f"{self.name}: {c} latent channels cannot be spread over blocks of "
                 f"{self._factor}x{self._factor} pixels (shape {shape})."
             )
-        return shape[:-3] + [h * self._factor, w * self._factor, c // self._factor**2]
+        f = self._factor
+        return _after(shape, [n and n * f for n in (h, w)], c and c // f**2)
 
     def _inverse_event_shape(self, shape):
-        h, w, c = _static(shape, self.name)
-        if h % self._factor or w % self._factor:
+        h, w, c = _event(shape, self.name)
+        if (h or 0) % self._factor or (w or 0) % self._factor:
             raise ValueError(
                 f"{self.name}: an image of {h}x{w} pixels cannot be cut into blocks of "
                 f"{self._factor}x{self._factor} (shape {shape}). Pad it, or use fewer levels."
             )
-        return shape[:-3] + [h // self._factor, w // self._factor, c * self._factor**2]
+        f = self._factor
+        return _after(shape, [n and n // f for n in (h, w)], c and c * f**2)
 
     def _forward_event_shape_tensor(self, shape):
         f = self._factor
@@ -86,10 +92,14 @@ class Squeeze(FlowBijector):
         return str(self._factor)
 
 
-def _static(shape: tf.TensorShape, name: str) -> list[int]:
-    event = shape[-3:]
-    if event.rank != 3 or not event.is_fully_defined():
-        raise ValueError(
-            f"{name} needs events [height, width, channels] of known size, got {shape}."
-        )
-    return event.as_list()
+def _event(shape: tf.TensorShape, name: str) -> list[int | None]:
+    """Height, width and channels; None for each that is not known."""
+    if shape.rank is None:
+        return [None, None, None]
+    if shape.rank < 3:
+        raise ValueError(f"{name} needs events [height, width, channels], got {shape}.")
+    return shape[-3:].as_list()
+
+
+def _after(shape: tf.TensorShape, size: list[int | None], channels: int | None) -> tf.TensorShape:
+    return tf.TensorShape(None) if shape.rank is None else shape[:-3] + [*size, channels]

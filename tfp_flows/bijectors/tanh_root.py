@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core.bracketing import increasing_root
 from tfp_flows.core.implicit import implicit_inverse
+from tfp_flows.core.rounding import rounding_unit
 
 _LEAST = -0.999  # nearer to -1 the inverse would be too steep for float32
 
@@ -67,5 +67,5 @@ def search_tanh_root(value: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     start = tf.clip_by_value(value / (1 + weight), low, high)
     # The terms of the sum, and so its rounding, are at most as large as this.
     size = tf.minimum(tf.abs(value) / (1 + tf.minimum(weight, 0)), tf.abs(value) + reach)
-    eps = np.finfo(value.dtype.as_numpy_dtype).eps
+    eps = rounding_unit(value.dtype)
     return increasing_root(evaluate, low, high, start, 2 * eps * size)

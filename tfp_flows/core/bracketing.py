@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
+
+from tfp_flows.core.rounding import rounding_unit
 
 Evaluation = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -36,7 +37,7 @@ def increasing_root(
       tf.errors.InvalidArgumentError: an entry is not found within `max_steps` (XLA leaves that
         check out). Where a value is NaN, so is the root.
     """
-    eps = float(np.finfo(start.dtype.as_numpy_dtype).eps)
+    eps = rounding_unit(start.dtype)
     low, high, start = (tf.stop_gradient(t) for t in (low, high, start))
 
     def step(count, root, low, high, last, before, done):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core.loop import Loop
+from tfp_flows.core.rounding import rounding_unit
 
 State = list[tf.Tensor]
 Rates = Callable[..., State]
@@ -204,7 +205,7 @@ def _finite(tensor: tf.Tensor) -> tf.Tensor:
 
 def _resolution(dtype: tf.DType) -> float:
     """What is lost in rounding, and a little more."""
-    return 16 * float(np.finfo(dtype.as_numpy_dtype).eps)
+    return 16 * rounding_unit(dtype)
 
 
 def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

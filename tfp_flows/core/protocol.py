@@ -153,6 +153,19 @@ class FlowBijector(FrozenByNetworks, tfb.Bijector):
         x, log_det = self.checked_inverse_and_log_det(tf.convert_to_tensor(y), context)
         return x, reduce_log_det(log_det, y, event_ndims, self.inverse_min_event_ndims)
 
+    def inverse_within(
+        self, y, event_ndims: int, context=None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """As `inverse_and_log_det`, and for each event whether it has a latent.
+
+        Where there is none, the latent and the log-det are those of other data, and have no
+        gradient. A bijector of bounded data, or a container of some, implements it.
+
+        Returns:
+          `(x, log_det, inside)`; None for `inside` where all data have latents.
+        """
+        return *self.inverse_and_log_det(y, event_ndims, context), None
+
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
         self._check_argument(x, self.forward_min_event_ndims, "forward")

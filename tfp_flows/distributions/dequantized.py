@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.noise import fresh_seed
+from tfp_flows.core.rounding import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
@@ -55,7 +56,8 @@ class Dequantized(FrozenByNetworks, Density, tfd.Distribution):
 
     Raises (from `log_prob`):
       ValueError: pixels outside the levels, or not whole (in graph mode:
-        `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+        `tf.errors.InvalidArgumentError`; XLA leaves that check out). Pixels may be of any integer
+        dtype, or floating-point numbers that are whole.
 
     Example:
       >>> uniform = tfd.Independent(tfd.Uniform([-0.5, -0.5], [0.5, 0.5]), 1)
@@ -83,6 +85,12 @@ class Dequantized(FrozenByNetworks, Density, tfd.Distribution):
             )
         if not flow.dtype.is_floating:
             raise TypeError(f"Dequantized needs a continuous flow, got one of {flow.dtype.name}.")
+        finest = int(0.5 / rounding_unit(flow.dtype))
+        if levels > finest:
+            raise ValueError(
+                f"{flow.dtype.name} tells at most {finest} levels apart, got levels={levels}. "
+                "Give fewer levels, or a flow with a finer dtype."
+            )
         if dequantizer is not None:
             _check_dequantizer(dequantizer, flow)
         self._flow = flow
@@ -147,17 +155,47 @@ class Dequantized(FrozenByNetworks, Density, tfd.Distribution):
         return self._flow.event_shape_tensor()
 
     def dequantize(self, pixels, noise) -> tf.Tensor:
-        """Integer pixels and noise in [0, 1) to the flow's values in [-1/2, 1/2)."""
-        return (tf.cast(pixels, self._flow.dtype) + noise) / self._levels - 0.5
+        """Integer pixels and noise in [0, 1] to the flow's values in (-1/2, 1/2).
+
+        A value lies strictly within its pixel's bin, whatever is rounded, so that `quantize`
+        finds the pixel again, and a data bijector with the bounds -1/2 and 1/2 a latent.
+        """
+        first = tf.cast(pixels, self._flow.dtype) - self._levels // 2  # exact
+        first -= 0.5 * (self._levels % 2)
+        low, high = first / self._levels, (first + 1) / self._levels
+        margin = rounding_unit(low.dtype) * tf.maximum(
+            tf.maximum(tf.abs(low), tf.abs(high)), 1 / self._levels
+        )
+        return tf.clip_by_value((first + noise) / self._levels, low + margin, high - margin)
 
     def middles(self, pixels) -> tf.Tensor:
         """The flow's values in the middle of the pixels' bins: what the dequantizer is given."""
         return self.dequantize(pixels, tf.constant(0.5, self._flow.dtype))
 
     def quantize(self, values) -> tf.Tensor:
-        """The flow's values to the nearest integer pixels, within the levels."""
-        pixels = tf.floor((values + 0.5) * self._levels)
+        """The flow's values to the nearest integer pixels, within the levels.
+
+        Raises:
+          ValueError: a value is NaN, which is not a pixel (in graph mode:
+            `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+        """
+        values = tf.convert_to_tensor(values)
+        with tf.control_dependencies(self._check_numbers(values)):
+            # As in `dequantize`: to add 1/2 would round small values.
+            pixels = tf.floor(values * self._levels + 0.5 * (self._levels % 2))
+        pixels += self._levels // 2
         return tf.cast(tf.clip_by_value(pixels, 0, self._levels - 1), self.dtype)
+
+    def _check_numbers(self, values) -> list:
+        count = tf.math.count_nonzero(tf.math.is_nan(values))
+        message = f"{self.name}: NaN is not a pixel; the flow's values are not finite."
+        if tf.executing_eagerly():
+            if count:
+                raise ValueError(
+                    f"{message} {int(count)} of {int(tf.size(values))} values are NaN."
+                )
+            return []
+        return [tf.debugging.assert_equal(count, tf.zeros_like(count), message)]
 
     def _call_log_prob(self, value, name, **kwargs):
         value = tf.convert_to_tensor(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,11 @@ class Flow(FrozenByNetworks, Density, _TransformedDistribution):
     r"""A `tfd.TransformedDistribution` that checks what comes in and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$
+
+    Where data have no latent, on and beyond the bounds of a bijector as `tfb.Sigmoid`, the
+    log-density is minus infinity, without a gradient. That holds for bijectors of TFP and
+    `fb.Logit` that are the bijector or parts of an `fb.Chain`. Latents far out may round to data on
+    a bound: `experimental_sample_and_log_prob` gives their log-density, `log_prob` cannot.
 
     Args:
       distribution: the base, over latents.
@@ -207,8 +213,36 @@ class Flow(FrozenByNetworks, Density, _TransformedDistribution):
                 f"{value.shape}; the last dimensions must be the event's."
             )
         value, features = self.with_features(value, ndims, context)
-        latent, log_det = self.bijector.inverse_and_log_det(value, ndims, features)
-        return self.distribution.log_prob(latent) + log_det
+        latent, log_det, inside = self.bijector.inverse_within(value, ndims, features)
+        log_prob = self.distribution.log_prob(latent) + log_det
+        return log_prob if inside is None else tf.where(inside, log_prob, -math.inf)
+
+    def _cdf(self, y, context=None):
+        return self._cumulative(y, context, "cdf", "survival_function", (0.0, 1.0))
+
+    def _survival_function(self, y, context=None):
+        return self._cumulative(y, context, "survival_function", "cdf", (1.0, 0.0))
+
+    def _log_cdf(self, y, context=None):
+        ends = -math.inf, 0.0
+        return self._cumulative(y, context, "log_cdf", "log_survival_function", ends)
+
+    def _log_survival_function(self, y, context=None):
+        ends = 0.0, -math.inf
+        return self._cumulative(y, context, "log_survival_function", "log_cdf", ends)
+
+    def _cumulative(self, y, context, rising: str, falling: str, ends: tuple[float, float]):
+        """A function of the base's, and its values below and above the support."""
+        y, features = self.with_features(y, 0, context)
+        given = {} if features is None else {"context": features}
+        increasing = self.bijector._internal_is_increasing(**given)
+        latent, _, inside = self.bijector.inverse_within(y, 0, **given)
+        base = self.distribution
+        found = tf.where(increasing, getattr(base, rising)(latent), getattr(base, falling)(latent))
+        if inside is None:
+            return found
+        is_below = y < self.bijector.forward(latent, **given)  # which is in the support
+        return tf.where(inside, found, tf.where(is_below, *(tf.constant(e, y.dtype) for e in ends)))
 
     def encode_context(self, context) -> tf.Tensor | None:
         """What the conditioners get: the context's features, `[..., width]`.

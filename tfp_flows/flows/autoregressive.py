@@ -17,6 +17,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     ready_made,
     seeds_from,
     standard_normal,
@@ -37,6 +38,7 @@ def maf(
     scale_map: str | ScaleMap = "exp_tanh",
     order: str = "reverse",
     activation: str = "relu",
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -65,6 +67,9 @@ def maf(
         for each layer from `seed`). With reversed orders, layers hold their parameters together
         in an `fb.Repeat`, which makes optimizer updates cheap.
       activation: a Keras activation.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -94,6 +99,7 @@ def iaf(
     scale_map: str | ScaleMap = "exp_tanh",
     order: str = "reverse",
     activation: str = "relu",
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -110,7 +116,7 @@ def iaf(
 
     Args:
       event_shape, layers, hidden, transformer, bins, bound, scale_map, order, activation,
-        context_shape, standardize_context, seed, dtype, name: see `maf`.
+        data_bijector, context_shape, standardize_context, seed, dtype, name: see `maf`.
 
     Raises:
       ValueError: as for `maf`.
@@ -135,6 +141,7 @@ def _flow(
     scale_map,
     order,
     activation,
+    data_bijector,
     context_shape,
     standardize_context,
     seed,
@@ -142,7 +149,7 @@ def _flow(
     name,
 ) -> Flow:
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
     if transformer not in ("affine", "spline"):
@@ -172,5 +179,11 @@ def _flow(
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
     bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
-    base = standard_normal(features, dtype)
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
+    return Flow(
+        standard_normal(features, dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )

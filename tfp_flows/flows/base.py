@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.core import FlowBijector
 from tfp_flows.core.draws import spawned_seeds
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import IS_LEGACY, keras
@@ -47,17 +48,66 @@ def check_dtype(dtype: tf.DType, name: str) -> tf.DType:
     return dtype
 
 
-def check_event_shape(event_shape: Sequence[int], ranks: tuple[int, ...], name: str) -> tuple:
-    """Returns the event shape as a tuple of ints.
+def check_event_shape(
+    event_shape: Sequence[int],
+    ranks: tuple[int, ...],
+    name: str,
+    data_bijector: tfb.Bijector | None = None,
+) -> tuple:
+    """Returns the shape of the events that the layers see, as a tuple of ints.
+
+    That is the event shape, unless a data bijector has latents of another shape than its data.
 
     Raises:
+      TypeError: the data bijector is not an injective `tfb.Bijector`.
       ValueError: it has another rank than the flow can take, or a size below 1.
     """
     shape = (event_shape,) if isinstance(event_shape, int) else tuple(int(n) for n in event_shape)
+    if data_bijector is not None:
+        if not (isinstance(data_bijector, tfb.Bijector) and data_bijector._is_injective):
+            raise TypeError(
+                f"{name}: data_bijector must be an injective tfb.Bijector, as tfb.Sigmoid() for "
+                f"data in (0, 1); got {data_bijector!r}."
+            )
+        shape = tuple(data_bijector.inverse_event_shape(tf.TensorShape(shape)))
     if len(shape) not in ranks or min(shape) < 1:
         wanted = " or ".join({1: "(features,)", 3: "(height, width, channels)"}[r] for r in ranks)
         raise ValueError(f"{name} needs event_shape {wanted}, got {tuple(shape)}.")
     return shape
+
+
+def next_to_data(
+    bijector: tfb.Bijector,
+    data_bijector: tfb.Bijector | None,
+    shape: tuple[int, ...],
+    dtype: tf.DType,
+    name: str,
+) -> tfb.Bijector:
+    """The bijector of a flow whose data are bounded: `data_bijector` comes last, next to the data.
+
+    Args:
+      bijector: the layers.
+      data_bijector: from what the layers give to the data, or None.
+      shape: of the events that the layers see; see `check_event_shape`.
+      dtype: of the flow.
+      name: of the flow, for messages.
+
+    Raises:
+      ValueError: the data bijector does not compute in this dtype.
+    """
+    if data_bijector is None:
+        return bijector
+    if not any(isinstance(m, FlowBijector) for m in (data_bijector, *data_bijector.submodules)):
+        try:
+            found = data_bijector.forward(tf.zeros([1, *shape], dtype)).dtype
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"{name} computes in {dtype.name}, and data_bijector {data_bijector!r} cannot take "
+                f"events of shape {shape} in it: {error}"
+            ) from error
+        if found != dtype:
+            raise ValueError(f"{name}: data_bijector gives {found.name}, not {dtype.name}.")
+    return fb.Chain([data_bijector, bijector])
 
 
 def standard_normal(size: int, dtype: tf.DType) -> tfd.Distribution:

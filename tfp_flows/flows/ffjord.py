@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import drift
@@ -16,10 +17,13 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     ready_made,
     seeds_from,
     standard_normal,
 )
+
+tfb = tfp.bijectors
 
 
 @ready_made
@@ -36,6 +40,7 @@ def ffjord(
     noise: str = "rademacher",
     kinetic_penalty: float = 0.0,
     jacobian_penalty: float = 0.0,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int = 0,
@@ -55,11 +60,13 @@ def ffjord(
       activation: a smooth Keras activation.
       solver, steps, rtol, atol: see `fb.ContinuousFlow`.
       trace: `"exact"`, or `"hutchinson"` for training with many features. It can be changed later:
-        `for b in flow.bijector.bijectors: b.trace = "exact"` for those that are a
-        `fb.ContinuousFlow`.
+        `for b in flow.submodules: b.trace = "exact"` for those that are a `fb.ContinuousFlow`.
       noise: see `fb.ContinuousFlow`.
       kinetic_penalty, jacobian_penalty: what `fit` adds to the loss to keep paths simple; 0.01
         each in the paper on them (arXiv 2002.02798).
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all drifts see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -76,7 +83,7 @@ def ffjord(
       TensorShape([10])
     """
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
     parts = []
@@ -95,5 +102,11 @@ def ffjord(
             jacobian_penalty=jacobian_penalty,
         )
         parts += [fb.ActNorm(features, dtype=dtype), flow]
-    base = standard_normal(features, dtype)
-    return Flow(base, fb.Chain(parts), context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(fb.Chain(parts), data_bijector, (features,), dtype, name)
+    return Flow(
+        standard_normal(features, dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )

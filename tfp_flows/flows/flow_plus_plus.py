@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     kept_features,
     mixing,
     network_policy,
+    next_to_data,
     ready_made,
     seeds_from,
     standard_normal,
@@ -44,6 +45,7 @@ def flow_plus_plus(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -78,6 +80,9 @@ def flow_plus_plus(
       stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`. It rebuilds what is kept by searching.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -95,7 +100,7 @@ def flow_plus_plus(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers, components=components, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
     seeds = seeds_from(seed)
@@ -116,8 +121,14 @@ def flow_plus_plus(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        base = standard_normal(features, dtype)
-        return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+        bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
+        return Flow(
+            standard_normal(features, dtype),
+            bijector,
+            context,
+            standardize_context=standardize_context,
+            name=name,
+        )
 
     filters = as_filters(32 if hidden is None else hidden)
     h, w, c = shape
@@ -155,8 +166,14 @@ def flow_plus_plus(
         reversible,
     )
     bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
-    base = standard_normal(math.prod(shape), dtype)
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
+    return Flow(
+        standard_normal(math.prod(shape), dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )
 
 
 def _checked_couplings(

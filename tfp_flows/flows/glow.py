@@ -14,6 +14,7 @@ from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_filters,
     check_dtype,
+    check_event_shape,
     mixing,
     network_policy,
     ready_made,
@@ -70,8 +71,9 @@ def glow(
         pays where images are aligned, as digits and faces are.
       split_prior: whether the prior of what a level factors out is learned from what goes on;
         if not, it is standard normal.
-      data_bijector: applied last, next to the data; for bounded data, for instance
-        `tfb.Chain([tfb.Shift(-0.5), tfb.Sigmoid(-0.005, 1.005)])` with `Dequantized`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(-0.505, 0.505)` does with `Dequantized`. Data on or beyond the bounds have no
+        density; see `Flow`.
       stacked: whether the steps of a level are one loop; if not, every step has variables and a
         place in the graph of its own.
       reversible: train by inversion, with activations rebuilt from the latents; see `fb.Repeat`
@@ -95,8 +97,9 @@ def glow(
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
     hidden = as_filters(hidden)
+    shape = check_event_shape(event_shape, (3,), name, data_bijector)
     build = Levels(
-        event_shape,
+        shape,
         levels,
         steps,
         split_prior,

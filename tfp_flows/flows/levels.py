@@ -17,6 +17,7 @@ from tfp_flows.flows.base import (
     check_context_shape,
     check_counts,
     check_event_shape,
+    next_to_data,
     standard_normal,
 )
 from tfp_flows.keras_engine import keras
@@ -83,8 +84,7 @@ class Levels:
                 c //= 2
             scales.append(fb.Chain(parts))
         bijector = fb.MultiScale(scales, self.event_shape)
-        if data_bijector is not None:
-            bijector = fb.Chain([data_bijector, bijector])
+        bijector = next_to_data(bijector, data_bijector, self.event_shape, self.dtype, self.name)
         base = standard_normal(math.prod(self.event_shape), self.dtype)
         units = self.standardize_context
         return Flow(base, bijector, self.context_shape, standardize_context=units, name=self.name)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
+from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
@@ -22,6 +23,7 @@ from tfp_flows.flows.base import (
     kept_features,
     mixing,
     network_policy,
+    next_to_data,
     ready_made,
     seeds_from,
     standard_normal,
@@ -79,7 +81,9 @@ def neural_spline(
       network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's.
       stacked: whether layers hold their parameters together, see `fb.Repeat`.
       reversible: train by inversion; see `fb.Chain`.
-      data_bijector: applied last, next to the data, as in `glow`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -88,7 +92,8 @@ def neural_spline(
       name: name of the distribution.
 
     Raises:
-      ValueError: an event shape that does not fit, or circles for images.
+      ValueError: an event shape that does not fit, circles for images, or a `circular` that is not
+        a bool.
 
     Example:
       >>> flow = neural_spline(event_shape=(3,), layers=2, hidden=(16,))
@@ -97,9 +102,10 @@ def neural_spline(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
+    circular = is_circular(circular)
     numbers = 3 * bins - (0 if circular else 1)
     seeds = seeds_from(seed)
 
@@ -150,8 +156,7 @@ def neural_spline(
         return [*before_coupling(), coupling(net, mask, swap)]
 
     bijector = taking_turns(make_layer, layers, stacked, reversible)
-    if data_bijector is not None:
-        bijector = fb.Chain([data_bijector, bijector])
+    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
     base = standard_normal(features, dtype)
     if circular:
         # A little wider than the circle, whose end would else have no density.

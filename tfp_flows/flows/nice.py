@@ -18,6 +18,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    next_to_data,
     ready_made,
     taking_turns,
     vector_mask,
@@ -36,6 +37,7 @@ def nice(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     dtype: tf.DType = tf.float32,
@@ -59,6 +61,9 @@ def nice(
       stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
         optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -75,7 +80,7 @@ def nice(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     vector_mask(features)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
@@ -90,4 +95,5 @@ def nice(
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
     return Flow(base, bijector, context, standardize_context=standardize_context, name=name)

@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     check_event_shape,
     kept_features,
     network_policy,
+    next_to_data,
     ready_made,
     standard_normal,
     taking_turns,
@@ -43,6 +44,7 @@ def real_nvp(
     network_dtype: str | None = None,
     stacked: bool = True,
     reversible: bool = False,
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     dtype: tf.DType = tf.float32,
@@ -72,6 +74,9 @@ def real_nvp(
       stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
         which makes optimizer updates cheap.
       reversible: train by inversion; see `fb.Chain`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -88,7 +93,7 @@ def real_nvp(
     """
     dtype = check_dtype(dtype, name)
     network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers, levels=levels, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
 
@@ -107,8 +112,14 @@ def real_nvp(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        base = standard_normal(features, dtype)
-        return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+        bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
+        return Flow(
+            standard_normal(features, dtype),
+            bijector,
+            context,
+            standardize_context=standardize_context,
+            name=name,
+        )
 
     filters = as_filters(32 if hidden is None else hidden)
 
@@ -151,5 +162,11 @@ def real_nvp(
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
-    base = standard_normal(math.prod(shape), dtype)
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
+    return Flow(
+        standard_normal(math.prod(shape), dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )

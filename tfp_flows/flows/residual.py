@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import lipschitz_mlp
@@ -15,9 +16,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     ready_made,
     standard_normal,
 )
+
+tfb = tfp.bijectors
 
 
 @ready_made
@@ -27,6 +31,7 @@ def residual(
     hidden: Sequence[int] | int = (64, 64),
     bound: float = 0.9,
     log_det: str = "exact",
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -48,6 +53,9 @@ def residual(
       bound: Lipschitz constant of the networks, below 1. Nearer to 1 a layer can do more, and
         sampling takes longer.
       log_det: `"exact"`, or for many features `"unbiased"`; see `fb.Residual`.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -64,12 +72,18 @@ def residual(
       TensorShape([3, 2])
     """
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
     net = lipschitz_mlp(features, as_units(hidden), bound, context=context, dtype=dtype.name)
     step = fb.Chain([fb.ActNorm(features, dtype=dtype), fb.Residual(net, log_det, seed)])
     # Steps of vectors are small: the bookkeeping of a loop would show.
     bijector = fb.Chain([fb.Repeat(step, layers, unroll=True)])
-    base = standard_normal(features, dtype)
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
+    return Flow(
+        standard_normal(features, dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.amortized import Amortized
@@ -17,9 +18,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    next_to_data,
     ready_made,
     standard_normal,
 )
+
+tfb = tfp.bijectors
 
 
 @ready_made
@@ -27,6 +31,7 @@ def planar(
     event_shape: Sequence[int],
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -48,6 +53,9 @@ def planar(
       event_shape: `(features,)`.
       layers: how many.
       hidden: units of the hidden layers of the context's networks; of no use without a context.
+      data_bijector: applied last, next to the data, to keep them within bounds, as
+        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
+        see `Flow`.
       context_shape: `(k,)`; None: the flow takes no context.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
@@ -65,7 +73,18 @@ def planar(
       True
     """
     units = standardize_context
-    return _flow(fb.Planar, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
+    return _flow(
+        fb.Planar,
+        event_shape,
+        layers,
+        hidden,
+        data_bijector,
+        context_shape,
+        units,
+        seed,
+        dtype,
+        name,
+    )
 
 
 @ready_made
@@ -73,6 +92,7 @@ def radial(
     event_shape: Sequence[int],
     layers: int = 16,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -84,8 +104,8 @@ def radial(
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
     Args:
-      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
-        `flows.planar`.
+      event_shape, layers, hidden, data_bijector, context_shape, standardize_context, seed,
+        dtype: see `flows.planar`.
       name: name of the distribution.
 
     Raises:
@@ -96,7 +116,18 @@ def radial(
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
     units = standardize_context
-    return _flow(fb.Radial, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
+    return _flow(
+        fb.Radial,
+        event_shape,
+        layers,
+        hidden,
+        data_bijector,
+        context_shape,
+        units,
+        seed,
+        dtype,
+        name,
+    )
 
 
 @ready_made
@@ -105,6 +136,7 @@ def sylvester(
     layers: int = 4,
     rank: int | None = None,
     hidden: Sequence[int] | int = (64,),
+    data_bijector: tfb.Bijector | None = None,
     context_shape: Sequence[int] | int | None = None,
     standardize_context: bool = True,
     seed: int | None = None,
@@ -119,8 +151,8 @@ def sylvester(
     Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
 
     Args:
-      event_shape, layers, hidden, context_shape, standardize_context, seed, dtype: see
-        `flows.planar`.
+      event_shape, layers, hidden, data_bijector, context_shape, standardize_context, seed,
+        dtype: see `flows.planar`.
       rank: how many directions each layer bends, at most the features; if None all of them, or 8.
       name: name of the distribution.
 
@@ -131,10 +163,12 @@ def sylvester(
       >>> sylvester(event_shape=(6,), rank=3).sample(4, seed=0).shape
       TensorShape([4, 6])
     """
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
     units = standardize_context
-    return _flow(make, event_shape, layers, hidden, context_shape, units, seed, dtype, name)
+    return _flow(
+        make, event_shape, layers, hidden, data_bijector, context_shape, units, seed, dtype, name
+    )
 
 
 def _flow(
@@ -142,6 +176,7 @@ def _flow(
     event_shape: Sequence[int],
     layers: int,
     hidden: Sequence[int] | int,
+    data_bijector: tfb.Bijector | None,
     context_shape: Sequence[int] | int | None,
     standardize_context: bool,
     seed: int | None,
@@ -149,7 +184,7 @@ def _flow(
     name: str,
 ) -> Flow:
     dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name)
+    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
 
@@ -160,5 +195,11 @@ def _flow(
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
-    normal = standard_normal(features, dtype)
-    return Flow(normal, bijector, context, standardize_context=standardize_context, name=name)
+    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
+    return Flow(
+        standard_normal(features, dtype),
+        bijector,
+        context,
+        standardize_context=standardize_context,
+        name=name,
+    )

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
+from tfp_flows.distributions.support import check_support, support_assertions
 from tfp_flows.initialization import count_bad_rows
 from tfp_flows.training.weights import checked_weight_vector
 
@@ -52,19 +53,27 @@ def split(batch: Any, flow: tfd.Distribution) -> tuple[Any, tuple]:
     return named(parts[0], flow), parts[1:]
 
 
-def check_batch(examples: Any, flow: tfd.Distribution) -> None:
+def check_batch(examples: Any, flow: tfd.Distribution, for_loss: bool = True) -> None:
     """Checks arrays of examples, as `named` gives them.
+
+    Args:
+      examples: see `named`.
+      flow: which they are for.
+      for_loss: whether a mean of log-probabilities is wanted, which examples without density
+        would make infinite.
 
     Raises:
       TypeError: integers for a continuous distribution.
       ValueError: wrong event shape, NaN or infinity, or pixels outside the levels; a context of
-        another shape, or not one for each example.
+        another shape, or not one for each example; if `for_loss`, examples without density.
     """
-    if not is_conditional(flow):
-        check_values(examples, flow)
-        return
-    x, context = examples["x"], examples["context"]
+    x = examples["x"] if is_conditional(flow) else examples
     check_values(x, flow)
+    if for_loss and not (tf.is_tensor(x) and not hasattr(x, "numpy")):
+        check_support(x, flow)
+    if not is_conditional(flow):
+        return
+    context = examples["context"]
     check_context(context, flow)
     if len(x) != len(context):
         raise ValueError(f"There are {len(x)} examples in x, and {len(context)} contexts.")
@@ -129,8 +138,11 @@ def refuse_targets(y: Any, flow: tfd.Distribution, where: str) -> None:
     )
 
 
-def checked(x: Any, flow: tfd.Distribution) -> Any:
-    """Returns `x` after the checks, or for a `tf.data.Dataset` with the checks built in."""
+def checked(x: Any, flow: tfd.Distribution, for_loss: bool = True) -> Any:
+    """Returns `x` after the checks, or for a `tf.data.Dataset` with the checks built in.
+
+    `for_loss`: see `check_batch`.
+    """
     if x is None or (isinstance(x, dict | tuple) and not is_conditional(flow)):
         raise TypeError(
             f"x must be an array of shape (n, *event_shape), a tf.data.Dataset or a generator of "
@@ -138,11 +150,11 @@ def checked(x: Any, flow: tfd.Distribution) -> Any:
             "were built with context_shape=."
         )
     if isinstance(x, tf.data.Dataset):
-        return _checked_dataset(x, flow)
+        return _checked_dataset(x, flow, for_loss)
     if is_array(x) or (is_conditional(flow) and isinstance(x, tuple | dict)):
         x = named(x, flow)
         x = {k: np.asarray(v) for k, v in x.items()} if isinstance(x, dict) else np.asarray(x)
-        check_batch(x, flow)
+        check_batch(x, flow, for_loss)
         if rows(x) == 0:
             raise ValueError("x holds no examples.")
     return x
@@ -171,14 +183,16 @@ def check_elements(data: tf.data.Dataset, flow: tfd.Distribution) -> None:
         )
 
 
-def _checked_dataset(data: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
+def _checked_dataset(
+    data: tf.data.Dataset, flow: tfd.Distribution, for_loss: bool
+) -> tf.data.Dataset:
     check_elements(data, flow)
 
     def check(*batch):
         # A data set gives the items of a tuple one by one, and all else as one argument.
         is_tuple = isinstance(data.element_spec, tuple)
         examples, rest = split(batch if is_tuple else batch[0], flow)
-        examples = _check_in_graph(examples, flow)
+        examples = _check_in_graph(examples, flow, for_loss)
         if len(rest) > 1 and rest[1] is not None:
             rest = (rest[0], checked_weight_vector(rest[1], examples), *rest[2:])
         return (examples, *rest) if rest else examples
@@ -219,11 +233,11 @@ def first_batch(x: Any, flow: tfd.Distribution) -> Any:
     )
 
 
-def _check_in_graph(examples: Any, flow: tfd.Distribution) -> Any:
+def _check_in_graph(examples: Any, flow: tfd.Distribution, for_loss: bool) -> Any:
     if not is_conditional(flow):
-        return _check_values_in_graph(examples, flow)
+        return _check_values_in_graph(examples, flow, for_loss)
     context = _finite(flow.checked_context(examples["context"]), "contexts")
-    return {"x": _check_values_in_graph(examples["x"], flow), "context": context}
+    return {"x": _check_values_in_graph(examples["x"], flow, for_loss), "context": context}
 
 
 def _finite(x: tf.Tensor, what: str) -> tf.Tensor:
@@ -238,12 +252,13 @@ def _finite(x: tf.Tensor, what: str) -> tf.Tensor:
         return tf.identity(x)
 
 
-def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution) -> tf.Tensor:
+def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution, for_loss: bool) -> tf.Tensor:
     x = _finite(x, "rows")
-    if isinstance(flow, Dequantized):
-        with tf.control_dependencies(flow.check_pixels(x)):
-            return tf.identity(x)
-    return x
+    checks = flow.check_pixels(x) if isinstance(flow, Dequantized) else []
+    if for_loss:
+        checks = [*checks, *support_assertions(x, flow)]
+    with tf.control_dependencies(checks):
+        return tf.identity(x)
 
 
 def example_context(flow: tfd.Distribution, n: int) -> dict[str, tf.Tensor]:

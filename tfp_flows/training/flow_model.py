@@ -205,7 +205,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         """As `keras.Model.predict`: the log-probability of each example."""
         self._follow_settings()
         kwargs = _by_name(keras.Model.predict, args, kwargs, first=2)
-        x = inputs.checked(x, self._flow)
+        x = inputs.checked(x, self._flow, for_loss=False)
         kwargs = self._paced(kwargs, steps_asked(x, kwargs.get("steps")))
         return super().predict(x, **kwargs)
 
