@@ -51,7 +51,7 @@ UNITS = {  # offset, and standard deviation of each column
     "1e6, 1, 1e-6": (0.0, (1e6, 1.0, 1e-6)),
     "1e4 +- 1e-2": (1e4, 1e-2),
 }
-QUICK = ("real_nvp", "neural_spline-unstacked", "maf", "planar", "glow")
+QUICK = ("neural_spline-unstacked", "maf")
 
 
 def standard(shape, n=256):

@@ -34,7 +34,8 @@ class BatchNorm(FlowBijector):
       shape: an `int`, the size of the last axis (per channel, for events of any rank); or the
         event's shape (per element).
       momentum: weight of the past in the running averages.
-      epsilon: added to variances.
+      epsilon: added to variances, so it is in the square of the data's unit: for data of a small
+        unit, put an `ActNorm` between them and this layer.
       dtype: of the variables; they are cast to that of the input.
       mean, variance, batches: variables to use in place of new ones: the running averages, and
         how many batches they have seen.
