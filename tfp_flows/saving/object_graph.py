@@ -86,7 +86,7 @@ class _Writer:
             return {"array": array.tolist(), "of": array.dtype.name, "tensor": tf.is_tensor(obj)}
         if isinstance(obj, tfb.Bijector | tfd.Distribution):
             parameters = {
-                k: self.write(v, f"{where}.{k}") for k, v in _given_parameters(obj, where).items()
+                k: self.write(v, f"{where}.{k}") for k, v in _arguments(obj, where).items()
             }
             return {"object": _name_of(type(obj), where), "parameters": parameters}
         if is_keras_layer(obj):
@@ -163,19 +163,22 @@ def _build_variable(config: dict) -> tf.Variable:
     return tf.Variable(initial, trainable=config["trainable"], name=config["name"].split("/")[-1])
 
 
-def _given_parameters(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
-    """The constructor's arguments that are not at their defaults."""
+def _arguments(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
+    """All of the constructor's arguments, so that a file outlives a change of their defaults.
+
+    Only functions that are the default stay out: they are code.
+    """
     if obj.parameters is None:
         raise TypeError(
             f"{where}: {type(obj).__name__} does not say how it was made. Let its __init__ pass "
             "parameters=dict(locals()) to super().__init__, or save weights alone with "
             "save_weights."
         )
-    defaults = {k: p.default for k, p in inspect.signature(type(obj).__init__).parameters.items()}
+    signature = inspect.signature(type(obj).__init__).parameters
     return {
-        k: v
-        for k, v in obj.parameters.items()
-        if k in defaults and not (v is defaults[k] or (k == "name" and v is None))
+        name: value
+        for name, value in obj.parameters.items()
+        if name in signature and not (callable(value) and value is signature[name].default)
     }
 
 

@@ -8,7 +8,8 @@ import os
 import tensorflow as tf
 
 from tfp_flows import saving
-from tfp_flows.core.variables import as_tf_variable, restored_on_error, variable_paths
+from tfp_flows.core import variable_paths
+from tfp_flows.core.variables import as_tf_variable, restored_on_error
 from tfp_flows.keras_engine import keras
 from tfp_flows.version import __version__
 
