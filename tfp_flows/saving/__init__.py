@@ -9,21 +9,25 @@ from tfp_flows.saving.digest import (
     verify,
 )
 from tfp_flows.saving.export import export_saved_model, latent_sampler, prove_equal, signatures
-from tfp_flows.saving.files import reserve, whole_or_not_at_all
+from tfp_flows.saving.files import remove_stale_drafts, reserve, whole_or_not_at_all
+from tfp_flows.saving.format import FORMAT, check_format
 from tfp_flows.saving.object_graph import from_config, to_config
-from tfp_flows.saving.weights import check_weights_file, load_arrays, prove_same_arrays
+from tfp_flows.saving.weights import load_arrays, prove_same_arrays, prove_weights_file
 
 __all__ = [
+    "FORMAT",
+    "check_format",
     "check_store",
-    "check_weights_file",
     "export_saved_model",
     "from_config",
     "latent_sampler",
     "load_arrays",
     "prove_equal",
     "prove_same_arrays",
+    "prove_weights_file",
     "refuse_code",
     "refuse_damaged",
+    "remove_stale_drafts",
     "reserve",
     "sign_keras_file",
     "sign_weights_file",

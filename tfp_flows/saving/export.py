@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -159,11 +160,15 @@ def export_saved_model(
         for name, function in functions.items()
     }
     served = {"serving_default": named["log_prob"], **named}
-    with whole_or_not_at_all(path) as draft:
-        tf.saved_model.save(module, str(draft), served)
+    requests = _requests(functions, probe)
+
+    def prove(draft: Path) -> None:
         loaded = tf.saved_model.load(str(draft))
         prove_equal(flow, functions, probe, loaded.signatures, "The SavedModel")
-        write_warm_up(draft, flow.name, _requests(functions, probe))
+
+    with whole_or_not_at_all(path, prove=prove) as draft:
+        tf.saved_model.save(module, str(draft), served)
+        write_warm_up(draft, flow.name, requests)
         sign_folder(draft)
 
 

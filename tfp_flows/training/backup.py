@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfp_flows.keras_engine import keras
+from tfp_flows.saving import remove_stale_drafts
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -66,6 +67,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> bool:
         """Reads the backup into `model`; returns whether there was one."""
+        remove_stale_drafts(self.path)
         if not self.path.exists():
             return False
         try:
@@ -96,6 +98,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if not self.delete_checkpoint:
             return
         self.path.unlink(missing_ok=True)
+        remove_stale_drafts(self.path)
         with contextlib.suppress(OSError):  # not empty, or gone already: other workers end as well
             self.backup_dir.rmdir()
 
