@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ class InGraph:
     """Runs `method(value, context, forward, **settings)` in a `tf.function`, also from eager mode.
 
     For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
-    would not see. One trace serves all batch sizes. A deep copy belongs to the copied object.
+    would not see. One trace serves all batch sizes.
 
     Args:
       method: an evaluation of a bijector.
@@ -49,9 +48,6 @@ class InGraph:
                     result, self._traced[key] = function(*args), function
                     return result
         return self._traced[key](*args)
-
-    def __deepcopy__(self, copied: dict) -> InGraph:
-        return InGraph(copy.deepcopy(self._method, copied))
 
 
 class _Traceable:

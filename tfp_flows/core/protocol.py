@@ -9,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversal import rebuild
 
 tfb = tfp.bijectors
 
 
-class FlowBijector(tfb.Bijector):
+class FlowBijector(Copyable, tfb.Bijector):
     """A `tfb.Bijector` that computes `(value, log|det J|)` in one evaluation.
 
     A family implements two methods, and nothing else of TFP's protocol:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
+
 tfd = tfp.distributions
 
 
-class Conditioned(tfd.Distribution):
+class Conditioned(Copyable, tfd.Distribution):
     """`p(x | context)` as a plain distribution, whose batch shape is that of the context.
 
     Args:

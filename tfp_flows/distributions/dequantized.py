@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.noise import fresh_seed
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
@@ -15,7 +16,7 @@ from tfp_flows.distributions.flow import Flow
 tfd = tfp.distributions
 
 
-class Dequantized(tfd.Distribution):
+class Dequantized(Copyable, tfd.Distribution):
     r"""A distribution over integer images around a continuous flow.
 
     Pixels `i` in `0 ... levels - 1` become `(i + u) / levels - 1/2` with noise `u` in (0, 1), which

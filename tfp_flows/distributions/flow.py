@@ -16,6 +16,7 @@ from tensorflow_probability.python.distributions.transformed_distribution import
 
 from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.copying import Copyable
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
 from tfp_flows.keras_engine import keras
@@ -23,7 +24,7 @@ from tfp_flows.keras_engine import keras
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Flow(_TransformedDistribution):
+class Flow(Copyable, _TransformedDistribution):
     r"""A `tfd.TransformedDistribution` that checks what comes in and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$

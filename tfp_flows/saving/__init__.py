@@ -11,7 +11,7 @@ from tfp_flows.saving.digest import (
 from tfp_flows.saving.export import export_saved_model, latent_sampler, prove_equal, signatures
 from tfp_flows.saving.files import remove_stale_drafts, reserve, whole_or_not_at_all
 from tfp_flows.saving.format import FORMAT, check_format
-from tfp_flows.saving.object_graph import from_config, to_config
+from tfp_flows.saving.object_graph import from_config, rebuilt, to_config
 from tfp_flows.saving.weights import load_arrays, prove_same_arrays, prove_weights_file
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "prove_equal",
     "prove_same_arrays",
     "prove_weights_file",
+    "rebuilt",
     "refuse_code",
     "refuse_damaged",
     "remove_stale_drafts",

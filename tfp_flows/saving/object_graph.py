@@ -9,6 +9,7 @@ author. Variables are described here; their values are the weights file's part.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +19,11 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from tfp_flows import bijectors, distributions
+from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
 from tfp_flows.saving.allowed import refuse_code
+from tfp_flows.saving.weights import load_arrays
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -48,6 +51,13 @@ def from_config(config: Any) -> Any:
       ValueError: the description names a class or function that is not known here.
     """
     return _Reader().read(config)
+
+
+def rebuilt(config: Any, weights: Mapping[str, np.ndarray]) -> Any:
+    """Builds what `to_config` described, with these weights; what a pickle calls."""
+    obj = from_config(config)
+    load_arrays(variable_paths(obj), weights)
+    return obj
 
 
 class _Writer:
