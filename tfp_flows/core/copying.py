@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.naming import variable_paths

@@ -121,9 +121,8 @@ def check_store(store: Any) -> None:
         part.seek(0)
         part.read()  # to its end, where the zip format has its checksum
     file = getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras
-    if file is not None:
-        if _check_weights(file):
-            check_format(int(file.attrs.get(_FORMAT, 1)), file.attrs.get(_WRITTEN_BY))
+    if file is not None and _check_weights(file):
+        check_format(int(file.attrs.get(_FORMAT, 1)), file.attrs.get(_WRITTEN_BY))
 
 
 def _check_weights_file(path: Path | io.BytesIO) -> bool:
