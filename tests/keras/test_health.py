@@ -200,7 +200,7 @@ class Plant(keras.callbacks.Callback):
 
 FAULTS = [  # of a real_nvp: two layers as a step of ActNorm, coupling, ActNorm, coupling; one more
     (
-        ("bijector.bijectors.0.bijectors.1.network.3.bias", (0, slice(2, 4)), 50.0),
+        ("bijector.bijectors.0.bijectors.1.conditioner.3.bias", (0, slice(2, 4)), 50.0),
         "layer bijector.bijectors.0.bijectors.1[0] (AffineCoupling): saturation is 1,",
     ),
     (
@@ -216,8 +216,8 @@ FAULTS = [  # of a real_nvp: two layers as a step of ActNorm, coupling, ActNorm,
         "layer bijector.bijectors.1 (ActNorm): not_finite is 50,",
     ),
     (  # which ReLU may hide
-        ("bijector.bijectors.0.bijectors.3.network.0.kernel", (0, 1, 2), np.nan),
-        "variable bijector.bijectors.0.bijectors.3.network.0.kernel is not finite",
+        ("bijector.bijectors.0.bijectors.3.conditioner.0.kernel", (0, 1, 2), np.nan),
+        "variable bijector.bijectors.0.bijectors.3.conditioner.0.kernel is not finite",
     ),
 ]
 

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_flows as flows
-from tfp_flows.saving import files, whole_or_not_at_all
+from tfp_flows.saving import digest, files, whole_or_not_at_all
 
 WRITERS = {"flow.keras": "save", "flow.weights.h5": "save_weights", "served": "export"}
 EVERY = pytest.mark.parametrize("name", WRITERS)
@@ -175,3 +175,176 @@ def test_killed_while_saving(tmp_path):
             flows.verify(tmp_path / name)
     served = tf.saved_model.load(str(tmp_path / "served")).signatures["log_prob"]
     assert np.isfinite(served(x=tf.zeros([2, 3]))["log_prob"]).all()
+
+
+@EVERY
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_link_stays_a_link(name, relative, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links").mkdir()
+    target, link = tmp_path / "real" / name, tmp_path / "links" / name
+    link.symlink_to(os.path.relpath(target, link.parent) if relative else target)
+    model = small_model()
+    for _ in range(2):  # a link to nothing yet, then one to a file
+        getattr(model, WRITERS[name])(link)
+        assert link.is_symlink() and target.exists() and not target.is_symlink()
+        flows.verify(link)
+    assert os.listdir(link.parent) == os.listdir(target.parent) == [name]
+
+
+def written(path, content="new", **kwargs):
+    with whole_or_not_at_all(path, **kwargs) as draft:
+        draft.write_text(content)
+
+
+def test_what_stands_in_the_place_of_a_file(folder):
+    path = folder / "file"
+    path.symlink_to(path)
+    with pytest.raises(OSError, match="in a circle"):
+        written(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(FileExistsError, match="it is a folder"):
+        written(path)
+    assert path.is_dir()
+    path.rmdir()
+    path.write_text("old")
+    path.chmod(0o640)
+    os.link(path, folder / "other")
+    written(path)  # keeps the permissions; a hard link keeps the content
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert (path.read_text(), (folder / "other").read_text()) == ("new", "old")
+    with pytest.raises(FileExistsError, match="it is a file"), whole_or_not_at_all(path) as draft:
+        draft.mkdir()
+    os.chmod(folder, 0o777)
+    path.chmod(0o444)
+    with not_writable(folder / "other"), pytest.raises(PermissionError, match="file is read-only"):
+        written(path)
+    assert path.read_text() == "new"
+
+
+def test_a_model_folder_with_notes_in_it_is_not_replaced(tmp_path):
+    target = tmp_path / "served"
+    for name in ("saved_model.pb", "notes.txt"):
+        target.mkdir(exist_ok=True)
+        (target / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="other things"), whole_or_not_at_all(target) as draft:
+        draft.mkdir()
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError("y"), tf.errors.AbortedError(None, None, "z")]
+)
+def test_errors_of_the_proof_are_their_own(error, tmp_path):
+    def prove(draft):
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        written(tmp_path / "file", prove=prove)
+    assert raised.value is error
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_of_writing_say_what_could_not_be_written(tmp_path):
+    for error in (OSError("no number"), tf.errors.ResourceExhaustedError(None, None, "disk")):
+        with (
+            pytest.raises(OSError, match=r"^Cannot write .*file, and what was there"),
+            whole_or_not_at_all(tmp_path / "file"),
+        ):
+            raise error
+
+
+WRITE_AND_WAIT = """
+import sys, time
+from tfp_flows.saving import whole_or_not_at_all
+with whole_or_not_at_all(sys.argv[1]) as draft:
+    draft.write_text("half")
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_drafts_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_path):
+    path = tmp_path / "latest.weights.h5"
+    command = [sys.executable, "-c", WRITE_AND_WAIT, str(path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    try:
+        for writer in writers:
+            assert writer.stdout.readline()
+        assert len(os.listdir(tmp_path)) == 2
+        writers[0].kill()
+        writers[0].wait()
+        flows.BackupAndRestore(tmp_path).restore(small_model())
+        assert len(os.listdir(tmp_path)) == 1  # that of the living one
+        written(path)
+        assert len(os.listdir(tmp_path)) == 2
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    written(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_loading_that_is_stopped_changes_nothing(stop, tmp_path, monkeypatch):
+    model, path = small_model(), tmp_path / "flow.weights.h5"
+    model.compile("adam")
+    model.save_weights(path)
+    for variable in model.flow.trainable_variables:
+        variable.assign_add(tf.ones_like(variable))
+    before = [v.numpy() for v in model.flow.variables]
+    original, calls = type(model).load_own_variables, []
+
+    def stopped(self, store):
+        original(self, store)
+        calls.append(1)
+        raise stop
+
+    monkeypatch.setattr(type(model), "load_own_variables", stopped)
+    with pytest.raises(stop):
+        model.load_weights(path)
+    assert calls
+    for variable, value in zip(model.flow.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_weights_of_another_dtype_or_format(tmp_path):
+    models = {
+        d: flows.FlowModel(flows.nice((3,), 2, (4,), dtype=d)) for d in ("float32", "float64")
+    }
+    for dtype, other in (("float32", "float64"), ("float64", "float32")):
+        for name in ("flow.keras", "flow.weights.h5"):
+            getattr(models[dtype], WRITERS[name])(tmp_path / name)
+            before = [v.numpy() for v in models[other].flow.variables]
+            with pytest.raises(ValueError, match=f"dtype of .*: {dtype} in the file, {other} in"):
+                models[other].load_weights(tmp_path / name)
+            for variable, value in zip(models[other].flow.variables, before, strict=True):
+                np.testing.assert_array_equal(variable, value)
+    with pytest.raises(ValueError, match="wholly or not at all"):
+        models["float64"].load_weights(tmp_path / name, skip_mismatch=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "match"), [(1, "in format 1, which names weights"), (3, "or a newer one")]
+)
+def test_weights_of_another_format(number, match, tmp_path, monkeypatch):
+    model, path = small_model(), tmp_path / "flow.weights.h5"
+    monkeypatch.setattr(digest, "FORMAT", number)
+    model.save_weights(path)
+    with pytest.raises(ValueError, match=match):
+        model.load_weights(path)
+
+
+def test_a_file_whose_seal_is_broken_is_refused(tmp_path):
+    """What is outside of the arrays is covered by the digest of all bytes alone."""
+    model, path = small_model(), tmp_path / "flow.weights.h5"
+    model.save_weights(path)
+    whole = path.read_bytes()
+    for changed in (whole + b"\0", whole[:-1], whole[:-1] + b"x"):
+        path.write_bytes(changed)
+        for read in (flows.verify, model.load_weights):
+            with pytest.raises(ValueError, match="not those that were saved"):
+                read(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import threading
 from collections.abc import Callable
@@ -20,7 +19,7 @@ class InGraph:
 
     For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
     would not see. That holds under `tf.config.run_functions_eagerly(True)` too. One trace serves
-    all batch sizes. Penalties leave the graph as results. A deep copy belongs to the copied object.
+    all batch sizes. Penalties leave the graph as results.
 
     Args:
       method: an evaluation of a bijector.
@@ -54,9 +53,6 @@ class InGraph:
                     result, self._traced[key] = _called(function, args), function
                     return _hand_over(*result)
         return _hand_over(*_called(self._traced[key], args))
-
-    def __deepcopy__(self, copied: dict) -> InGraph:
-        return InGraph(copy.deepcopy(self._method, copied))
 
 
 def run_in_graph(function: Callable[[], Any]) -> Any:

@@ -57,9 +57,6 @@ class PairMemo:
         self._bijector = weakref.ref(bijector)
         self._eager_notes: dict[tuple[str, int], _Note] = {}
 
-    def __deepcopy__(self, copied: dict):
-        return PairMemo(copied[id(self._bijector())])  # of the copy, which comes first
-
     def forward(self, x, context=None):
         return self._evaluate("forward", x, context)[0]
 

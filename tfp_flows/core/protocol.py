@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversal import rebuild
 from tfp_flows.core.start import Start
@@ -18,7 +19,7 @@ from tfp_flows.core.variables import FrozenByNetworks
 tfb = tfp.bijectors
 
 
-class FlowBijector(FrozenByNetworks, tfb.Bijector):
+class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
     """A `tfb.Bijector` that computes `(value, log|det J|)` in one evaluation.
 
     A family implements two methods, and nothing else of TFP's protocol:

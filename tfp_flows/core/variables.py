@@ -125,59 +125,10 @@ def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
     before = [(v, v.numpy()) for v in variables]
     try:
         yield
-    except Exception:
+    except BaseException:  # Ctrl-C too
         for variable, value in before:
             variable.assign(value)
         raise
-
-
-def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:
-    """Names every variable of `module` by its path through the module's attributes.
-
-    Args:
-      module: a `tfd.Distribution`, `tfb.Bijector` or other `tf.Module`.
-
-    Returns:
-      `{path: variable}`, in a stable order. Paths do not depend on Keras's automatic names,
-      so they are equal in every process that builds the same object.
-    """
-    found = module._flatten(
-        predicate=lambda leaf: isinstance(leaf, tf.Variable),
-        with_path=True,
-        expand_composites=True,
-    )
-    # TFP's objects hold their parts twice, as attribute and as parameter.
-    best: dict[int, tuple[tuple, tf.Variable]] = {}
-    for path, variable in sorted(found, key=lambda item: _preference(item[0])):
-        best.setdefault(id(variable), (path, variable))
-    named: dict[str, tf.Variable] = {}
-    for path, variable in best.values():
-        name = base = _readable(path, variable)
-        count = 1
-        while name in named:
-            count += 1
-            name = f"{base}_{count}"
-        named[name] = variable
-    return named
-
-
-def _preference(path: tuple) -> tuple:
-    """Attributes before parameters, short before long, and always the same order."""
-    return "_parameters" in path, len(path), [str(part) for part in path]
-
-
-def _readable(path: tuple, variable: tf.Variable) -> str:
-    parts = [str(part).strip("_") for part in path]
-    if isinstance(path[-1], int):  # an item of a list has no name of its own
-        parts[-1] += "." + variable.name.split("/")[-1].split(":")[0]
-    hidden = (
-        "bijectors_trackable",
-        "keras_variables",
-        "pretransformed_input",
-        "stack",
-        "variables_by_path",
-    )
-    return ".".join(part for part in parts if part not in hidden)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import as_tf_variable
 from tfp_flows.distributions.density import Density
 from tfp_flows.distributions.given import Given
@@ -13,7 +14,7 @@ from tfp_flows.keras_engine import keras
 tfd = tfp.distributions
 
 
-class Conditioned(Density, tfd.Distribution):
+class Conditioned(Copyable, Density, tfd.Distribution):
     """`p(x | context)` as a plain distribution, whose batch shape is that of the context.
 
     Args:

@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.noise import fresh_seed
 from tfp_flows.core.rounding import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
@@ -19,7 +20,7 @@ from tfp_flows.distributions.unknown_rank import flat_log_prob, ranks_are_known
 tfd = tfp.distributions
 
 
-class Dequantized(FrozenByNetworks, Density, tfd.Distribution):
+class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
     r"""A distribution over integer images around a continuous flow.
 
     Pixels `i` in `0 ... levels - 1` become `(i + u) / levels - 1/2` with noise `u` in (0, 1), which

@@ -17,6 +17,7 @@ from tensorflow_probability.python.distributions.transformed_distribution import
 
 from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort, unmerged
@@ -32,7 +33,7 @@ from tfp_flows.keras_engine import keras
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Flow(FrozenByNetworks, Density, _TransformedDistribution):
+class Flow(FrozenByNetworks, Copyable, Density, _TransformedDistribution):
     r"""A `tfd.TransformedDistribution` that checks what comes in and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$

@@ -14,10 +14,14 @@ from typing import Any
 
 import h5py
 
+from tfp_flows.saving.format import FORMAT, check_format
 from tfp_flows.saving.paths import local_path
+from tfp_flows.version import __version__
 
 _ATTRIBUTE = "tfp_flows_sha256"  # of an HDF5 file
 _SEAL = b"\nall before: tfp_flows_sha256 "  # at its end, with the digest of its bytes
+_FORMAT = "tfp_flows_format"  # of an HDF5 file
+_WRITTEN_BY = "tfp_flows"  # of an HDF5 file: the version of the package
 _CHANGED = (
     "the weights are not those that were saved; the file was damaged, or changed by another "
     "program. Take an earlier copy."
@@ -72,8 +76,9 @@ def refuse_damaged(path: str | os.PathLike) -> bool:
 
 
 def sign_weights_file(path: str | os.PathLike | io.BytesIO) -> None:
-    """Writes the digests of all that a `.weights.h5` file holds, and of its bytes, into it."""
+    """Writes the format of a `.weights.h5` file, and the digests of its content, into it."""
     with h5py.File(path, "r+") as file:
+        file.attrs[_FORMAT], file.attrs[_WRITTEN_BY] = FORMAT, __version__
         file.attrs[_ATTRIBUTE] = _digest(file)
     with contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "r+b") as raw:
         sha = hashlib.sha256()
@@ -110,15 +115,16 @@ def check_store(store: Any) -> None:
       store: what Keras hands to `load_own_variables`.
 
     Raises:
-      ValueError: the file is damaged, or leads to other files. One without a digest is let pass.
+      ValueError: the file is damaged, or leads to other files, or is of another format. One
+        without a digest, of another maker, is let pass.
     """
     part = getattr(store, "io_file", None)  # of a .keras file that is read as it is needed
     if part is not None:
         part.seek(0)
         part.read()  # to its end, where the zip format has its checksum
     file = getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras
-    if file is not None:
-        _check_weights(file)
+    if file is not None and _check_weights(file):
+        check_format(int(file.attrs.get(_FORMAT, 1)), file.attrs.get(_WRITTEN_BY))
 
 
 def _check_weights_file(path: Path | io.BytesIO) -> bool:

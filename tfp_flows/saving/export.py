@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -37,8 +38,8 @@ def export_saved_model(
     candidates = provable(flow, functions)
     proof = prove(candidates, probe)
     for_proof = {} if proof is None else {proof.name: candidates[proof.name]}
-    with whole_or_not_at_all(path) as draft:
-        write_saved_model(flow, functions, draft, for_proof)
+
+    def check(draft: Path) -> None:
         loaded = tf.saved_model.load(str(draft))
         prove_same_arrays(
             dict(enumerate(flow.variables)),
@@ -47,6 +48,9 @@ def export_saved_model(
         if proof:
             restored = loaded.signatures.get(proof.name) or getattr(loaded, proof.name)
             proof.check(restored, "The SavedModel")
+
+    with whole_or_not_at_all(path, prove=check) as draft:
+        write_saved_model(flow, functions, draft, for_proof)
         write_warm_up(draft, flow.name, _requests(functions, probe))
         sign_folder(draft)
 

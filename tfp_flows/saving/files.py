@@ -4,63 +4,162 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from tfp_flows.saving.paths import with_parents
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: stale drafts stay there
+    fcntl = None
+
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+
 
 @contextlib.contextmanager
-def whole_or_not_at_all(path: str | os.PathLike, overwrite: bool = True) -> Iterator[Path]:
+def whole_or_not_at_all(
+    path: str | os.PathLike,
+    overwrite: bool = True,
+    prove: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and moves it into place if all went well.
 
     Folders that lead to it are made. The old file or directory stays untouched until the new one
-    is complete and on the disk.
+    is complete, proved and on the disk. A symbolic link stays one: what it points to is replaced.
+    Permissions of a file that is replaced are kept; a hard link to it keeps the old content. Drafts
+    of processes that were killed are removed.
 
     Args:
-      path: where the file or directory shall be.
+      path: where the file or directory is to be.
       overwrite: whether something may be there already.
+      prove: checks what was written; whatever it raises reaches the caller as it is.
 
     Raises:
-      FileExistsError: it is there, and `overwrite` is False; or it is a folder that holds
-        anything else than a SavedModel.
+      FileExistsError: it is there, and `overwrite` is False; or a file would take the place of a
+        folder, or the other way round; or it is a folder that holds anything else than a
+        SavedModel.
       ValueError: the path is not local.
       OSError: the system refused, as on a full disk (PermissionError: on a read-only one).
     """
-    target = with_parents(path)
+    with_parents(path)
+    with _named_errors(path):
+        target = _checked_target(path, overwrite)
+    remove_stale_drafts(target)
+    with _draft_of(target, path) as draft:
+        with _named_errors(path):
+            yield draft
+            if target.exists() and target.is_dir() != draft.is_dir():
+                raise FileExistsError(f"it is a {'folder' if target.is_dir() else 'file'}")
+            _flush(draft)  # or a power cut could leave neither the old nor the new
+            if target.exists():
+                shutil.copymode(target, draft)
+        if prove is not None:
+            prove(draft)
+        with _named_errors(path):
+            if target.is_dir():
+                _exchange(draft, target)
+            else:
+                draft.replace(target)
+            _flush(target.parent, deep=False)
+
+
+def _checked_target(path: str | os.PathLike, overwrite: bool) -> Path:
+    """Where to write: `path`, or what it links to."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, "its symbolic links lead in a circle")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists. Choose another name, or pass overwrite=True.")
-    if target.is_dir() and any(target.iterdir()) and not (target / "saved_model.pb").is_file():
+        raise FileExistsError("it exists. Choose another name, or pass overwrite=True")
+    if target.is_dir() and not _is_saved_model(target):
         raise FileExistsError(
-            f"{target} is a folder that holds other things, which would be lost. Choose another "
-            "name."
+            "it is a folder that holds other things, which would be lost. Choose another name"
         )
-    if not os.access(target.parent, os.W_OK):
-        raise PermissionError(f"Cannot write {target}: {target.parent} is read-only.")
-    # The same ending, since Keras picks the format by it.
-    draft = target.with_name(f".{uuid.uuid4().hex[:8]}.{target.name}")
+    with_parents(target)  # of what a link points to
+    for place in (target.parent, target):
+        if place.exists() and not _is_writable(place):
+            raise PermissionError(f"{place} is read-only")
+    return target
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _is_saved_model(folder: Path) -> bool:
+    """Whether a folder is empty, or a SavedModel and nothing else."""
+    names = set(os.listdir(folder))
+    return not names or ("saved_model.pb" in names and names <= _SAVED_MODEL)
+
+
+@contextlib.contextmanager
+def _named_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Errors of the system, and of TensorFlow while it writes, say what could not be written."""
     try:
-        yield draft
-        _flush(draft)  # or a power cut could leave neither the old nor the new
-        if target.is_dir():
-            _exchange(draft, target)
-        else:
-            draft.replace(target)
+        yield
     except (OSError, tf.errors.OpError) as error:
-        message = f"Cannot write {target}, and what was there before is untouched: {error}"
-        raise OSError(getattr(error, "errno", None), message) from error
+        kind = type(error) if type(error).__module__ == "builtins" else OSError
+        cause = getattr(error, "strerror", None) or error
+        message = f"Cannot write {path}, and what was there before is untouched: {cause}"
+        number = getattr(error, "errno", None)
+        raise (kind(message) if number is None else kind(number, message)) from error
+
+
+@contextlib.contextmanager
+def _draft_of(target: Path, path: str | os.PathLike) -> Iterator[Path]:
+    """A path for a draft, in a folder of its own that is locked as long as this process lives."""
+    folder, lock = None, None
+    try:
+        with _named_errors(path):
+            while lock is None:
+                folder = target.with_name(f".{uuid.uuid4().hex[:8]}.{target.name}")
+                folder.mkdir(mode=0o700)  # what it replaces may be private
+                lock = _lock(folder)
+        yield folder / target.name  # the same ending, since Keras picks the format by it
     finally:
-        if draft.is_dir():
-            shutil.rmtree(draft)
-        else:
-            draft.unlink(missing_ok=True)
-    _flush(target.parent, deep=False)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_stale_drafts(target: str | os.PathLike) -> None:
+    """Removes the drafts of `target` whose writers were killed; those of living ones are locked."""
+    target = Path(os.path.realpath(target))
+    if fcntl is None or not target.parent.is_dir():
+        return
+    pattern = re.compile(rf"\.[0-9a-f]{{8}}\.{re.escape(target.name)}")
+    for name in os.listdir(target.parent):
+        if pattern.fullmatch(name):
+            folder = target.with_name(name)
+            with contextlib.suppress(OSError):  # it lives, or is somebody else's
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a new folder until it is closed; None if another process has removed it meanwhile."""
+    if fcntl is None:
+        return os.open(os.devnull, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a file system without locks: nobody removes drafts there
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    if folder.exists():
+        return handle
+    os.close(handle)
+    return None
 
 
 def reserve(path: Path, size: int) -> None:
@@ -96,7 +195,7 @@ def _exchange(one: Path, other: Path) -> None:
         rename = getattr(ctypes.CDLL(None), "renameat2", None)
         if rename and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
             return
-    aside = other.with_name(f".{uuid.uuid4().hex[:8]}.{other.name}")
+    aside = other.with_name(f"{one.parent.name}.old")  # which is not taken for a stale draft
     other.rename(aside)
     one.rename(other)
     aside.rename(one)

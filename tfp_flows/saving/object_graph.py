@@ -9,6 +9,7 @@ author. Variables are described here; their values are the weights file's part.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +19,11 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from tfp_flows import bijectors, distributions
+from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
 from tfp_flows.saving.allowed import refuse_code
+from tfp_flows.saving.weights import load_arrays
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -48,6 +51,13 @@ def from_config(config: Any) -> Any:
       ValueError: the description names a class or function that is not known here.
     """
     return _Reader().read(config)
+
+
+def rebuilt(config: Any, weights: Mapping[str, np.ndarray]) -> Any:
+    """Builds what `to_config` described, with these weights; what a pickle calls."""
+    obj = from_config(config)
+    load_arrays(variable_paths(obj), weights)
+    return obj
 
 
 class _Writer:
@@ -86,7 +96,7 @@ class _Writer:
             return {"array": array.tolist(), "of": array.dtype.name, "tensor": tf.is_tensor(obj)}
         if isinstance(obj, tfb.Bijector | tfd.Distribution):
             parameters = {
-                k: self.write(v, f"{where}.{k}") for k, v in _given_parameters(obj, where).items()
+                k: self.write(v, f"{where}.{k}") for k, v in _arguments(obj, where).items()
             }
             return {"object": _name_of(type(obj), where), "parameters": parameters}
         if is_keras_layer(obj):
@@ -163,19 +173,22 @@ def _build_variable(config: dict) -> tf.Variable:
     return tf.Variable(initial, trainable=config["trainable"], name=config["name"].split("/")[-1])
 
 
-def _given_parameters(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
-    """The constructor's arguments that are not at their defaults."""
+def _arguments(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
+    """All of the constructor's arguments, so that a file outlives a change of their defaults.
+
+    Only functions that are the default stay out: they are code.
+    """
     if obj.parameters is None:
         raise TypeError(
             f"{where}: {type(obj).__name__} does not say how it was made. Let its __init__ pass "
             "parameters=dict(locals()) to super().__init__, or save weights alone with "
             "save_weights."
         )
-    defaults = {k: p.default for k, p in inspect.signature(type(obj).__init__).parameters.items()}
+    signature = inspect.signature(type(obj).__init__).parameters
     return {
-        k: v
-        for k, v in obj.parameters.items()
-        if k in defaults and not (v is defaults[k] or (k == "name" and v is None))
+        name: value
+        for name, value in obj.parameters.items()
+        if name in signature and not (callable(value) and value is signature[name].default)
     }
 
 

@@ -60,9 +60,12 @@ def export_onnx(
         values["z"] = functions["encode"](**probe)
     arguments = {spec.name: values[spec.name] for spec in function.input_signature}
     proof = Proof(name, arguments, function(**arguments).numpy())
-    with whole_or_not_at_all(path) as draft:
-        _convert(flow, function, name, draft)
+
+    def check(draft: Path) -> None:
         proof.check(lambda **tensors: _run(draft, name, tensors), "The ONNX file")
+
+    with whole_or_not_at_all(path, prove=check) as draft:
+        _convert(flow, function, name, draft)
 
 
 def _is_installed(package: str) -> bool:

@@ -14,15 +14,19 @@ def check_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.nd
     """Checks that a file holds just these variables.
 
     Raises:
-      ValueError: names are missing or extra, or shapes differ; the message lists them all.
+      ValueError: names are missing or extra, or shapes or dtypes differ; the message lists them.
     """
-    names = set(store.keys())
+    names = set(store)
     faults = [f"missing in the file: {name}" for name in sorted(set(variables) - names)]
     faults += [f"only in the file: {name}" for name in sorted(names - set(variables))]
     for name in sorted(names & set(variables)):
-        found, expected = tuple(store[name].shape), tuple(variables[name].shape)
-        if found != expected:
-            faults.append(f"shape of {name}: {found} in the file, {expected} in the flow")
+        array, variable = store[name], variables[name]
+        for what, found, expected in (
+            ("shape", tuple(array.shape), tuple(variable.shape)),
+            ("dtype", tf.as_dtype(array.dtype).name, variable.dtype.name),
+        ):
+            if found != expected:
+                faults.append(f"{what} of {name}: {found} in the file, {expected} in the flow")
     if faults:
         shown = "\n  ".join(faults[:20]) + ("\n  ..." if len(faults) > 20 else "")
         raise ValueError(
@@ -33,12 +37,13 @@ def check_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.nd
 
 def load_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
     """Assigns every array to its variable, after `check_arrays`."""
-    check_arrays(variables, store)
+    arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118, Keras's is no dict
+    check_arrays(variables, arrays)
     for name, variable in variables.items():
-        variable.assign(np.asarray(store[name]).astype(variable.dtype.as_numpy_dtype))
+        variable.assign(arrays[name])
 
 
-def check_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
+def prove_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
     """Reads a `.weights.h5` file back and compares every array.
 
     Raises:

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from tfp_flows.core import Network
+from tfp_flows.core import Network, variable_paths
 from tfp_flows.core.graph import run_in_graph
 from tfp_flows.core.stack import Stack, networks
 from tfp_flows.core.variables import as_tf_variable
@@ -24,16 +24,18 @@ def adopt(flow: tfd.Distribution) -> list[Any]:
 
     Keras 3 sees no `tf.Variable`, but its own `Variable` wraps one without a copy. Where a Keras
     layer has made a variable, the layer's own view of it (regularizer, constraint) is kept.
-    tf_keras takes `tf.Variable`s as they are.
+    tf_keras takes `tf.Variable`s as they are. The order is that of the names in files, since Keras
+    saves an optimizer's variables by their places.
     """
+    variables = list(variable_paths(flow).values())
     if IS_LEGACY:
-        return list(flow.variables)
+        return variables
     by_identity = {id(as_tf_variable(v)): v for layer in _layers(flow) for v in layer.variables}
     for stack in (m for m in flow.submodules if isinstance(m, Stack)):
         for own, stacked in stack.pairs:
             if id(own) in by_identity:
                 by_identity[id(stacked)] = _stacked_view(stacked, by_identity[id(own)])
-    return [_keras_view(v, by_identity) for v in flow.variables]
+    return [_keras_view(v, by_identity) for v in variables]
 
 
 def _keras_view(variable: tf.Variable, by_identity: dict[int, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfp_flows import saving
 from tfp_flows.keras_engine import keras
+from tfp_flows.saving import remove_stale_drafts
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -69,6 +70,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> bool:
         """Reads the backup into `model`; returns whether there was one."""
+        remove_stale_drafts(self.path)
         if not self.path.exists():
             return False
         try:
@@ -99,6 +101,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if not self.delete_checkpoint:
             return
         self.path.unlink(missing_ok=True)
+        remove_stale_drafts(self.path)
         with contextlib.suppress(OSError):  # not empty, or gone already: other workers end as well
             self.backup_dir.rmdir()
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import tensorflow as tf
 
 from tfp_flows import saving
-from tfp_flows.core.variables import as_tf_variable, restored_on_error, variable_paths
+from tfp_flows.core import variable_paths
+from tfp_flows.core.variables import as_tf_variable, restored_on_error
 from tfp_flows.keras_engine import keras
 from tfp_flows.training import precision
 from tfp_flows.version import __version__
-
-FORMAT = 1  # of the description in a .keras file
 
 
 class FlowFiles:
@@ -22,7 +22,7 @@ class FlowFiles:
 
     def get_config(self) -> dict:
         return {
-            "format": FORMAT,
+            "format": saving.FORMAT,
             "tfp_flows": __version__,
             "name": self.name,
             "flow": saving.to_config(self._flow),
@@ -30,12 +30,7 @@ class FlowFiles:
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        if config.get("format") != FORMAT:
-            raise ValueError(
-                f"The file was written by tfp_flows {config.get('tfp_flows', '(unknown)')} in "
-                f"format {config.get('format')}; this is tfp_flows {__version__}, which reads "
-                f"format {FORMAT}. Load it with that version, and save_weights from there."
-            )
+        saving.check_format(config.get("format"), config.get("tfp_flows"))
         with keras.saving.custom_object_scope(custom_objects or {}):
             return cls(saving.from_config(config["flow"]), name=config["name"])
 
@@ -62,14 +57,19 @@ class FlowFiles:
           OSError: the file cannot be written, as on a full disk; what was there stays.
         """
         _check_ending(filepath, ".keras")
-        with saving.whole_or_not_at_all(filepath, overwrite) as draft:
+        with saving.whole_or_not_at_all(filepath, overwrite, self._prove_keras_file) as draft:
             super().save(str(draft), **kwargs)
             saving.sign_keras_file(draft)
-            loaded = keras.saving.load_model(str(draft), compile=False)
-            saving.prove_same_arrays(variable_paths(self._flow), variable_paths(loaded.flow))
-            proof = saving.prove(self._provable(), self._probe())
-            if proof:
-                proof.check(loaded._provable()[proof.name], "The .keras file")
+
+    def _prove_keras_file(self, path: Path) -> None:
+        loaded = keras.saving.load_model(str(path), compile=False)
+        saving.prove_same_arrays(
+            variable_paths(self._flow),
+            {name: v.numpy() for name, v in variable_paths(loaded.flow).items()},
+        )
+        proof = saving.prove(self._provable(), self._probe())
+        if proof:
+            proof.check(loaded._provable()[proof.name], "The .keras file")
 
     def _provable(self) -> dict[str, Callable]:
         return saving.provable(self._flow, self._all_functions())
@@ -77,11 +77,13 @@ class FlowFiles:
     def save_weights(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
         _check_ending(filepath, ".weights.h5")
-        with saving.whole_or_not_at_all(filepath, overwrite) as draft:
+        with saving.whole_or_not_at_all(filepath, overwrite, self._prove_weights_file) as draft:
             saving.reserve(draft, self._size_on_disk())
             super().save_weights(str(draft), **kwargs)
             saving.sign_weights_file(draft)
-            saving.check_weights_file(variable_paths(self._flow), draft)
+
+    def _prove_weights_file(self, path: Path) -> None:
+        saving.prove_weights_file(variable_paths(self._flow), path)
 
     def _whole_state(self) -> list[tf.Variable]:
         """All that a training goes on from: of the flow, the optimizer and the run."""
@@ -97,16 +99,21 @@ class FlowFiles:
         header = 2048  # more than HDF5 needs to describe an array
         return sum(header + math.prod(v.shape) * v.dtype.size for v in self._whole_state())
 
-    def load_weights(self, filepath, *args, **kwargs) -> None:
+    def load_weights(self, filepath, skip_mismatch: bool = False, **kwargs) -> None:
         """Reads a `.weights.h5` or `.keras` file, wholly or not at all.
 
         Raises:
-          ValueError: names or shapes differ, which the message lists, or the file is damaged;
-            nothing is changed.
+          ValueError: names, shapes or dtypes differ, which the message lists, or the file is
+            damaged or of another format; nothing is changed. Or `skip_mismatch` is asked for.
         """
+        if skip_mismatch:
+            raise ValueError(
+                "The weights of a flow are loaded wholly or not at all: leave skip_mismatch out. "
+                "To take over a part, assign the variables of one flow to those of the other."
+            )
         saving.refuse_damaged(filepath)  # before Keras loads what it can of it
         with restored_on_error(self._whole_state()):
-            super().load_weights(str(filepath), *args, **kwargs)
+            super().load_weights(str(filepath), **kwargs)
 
     def export(
         self,

@@ -277,7 +277,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     @property
     def trainable_weights(self):
         if IS_LEGACY:  # whose own list does not follow a conditioner that is frozen later
-            return list(self._flow.trainable_variables) if self.trainable else []
+            trained = {id(v) for v in self._flow.trainable_variables} if self.trainable else ()
+            return [v for v in self._adopted if id(v) in trained]
         return super().trainable_weights
 
 

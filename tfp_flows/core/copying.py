@@ -1,0 +1,60 @@
+"""Deep copies and pickles of distributions and bijectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow_probability as tfp
+
+from tfp_flows.core.naming import variable_paths
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+class Copyable:
+    """Lets `copy` and `pickle` make objects anew from their constructor's arguments.
+
+    A deep copy has variables and networks of its own; functions, which hold none, are shared. A
+    pickle holds what a `.keras` file does: the description and the weights.
+    """
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, copied: dict[int, Any]):
+        twin = _deep_copy(self, copied)
+        ours, theirs = variable_paths(self), variable_paths(twin)
+        for name in set(ours) & set(theirs):  # those that are not arguments
+            theirs[name].assign(ours[name])
+        return twin
+
+    def __reduce__(self):
+        from tfp_flows.saving import rebuilt, to_config  # which knows all of the package
+
+        try:
+            config = to_config(self)
+        except TypeError as error:
+            raise TypeError(f"{self!r} cannot be pickled: {error}") from error
+        return rebuilt, (config, {n: v.numpy() for n, v in variable_paths(self).items()})
+
+
+def _deep_copy(obj: Any, copied: dict[int, Any]) -> Any:
+    """As `copy.deepcopy`, which TFP's distributions and bijectors do not all support."""
+    if id(obj) in copied:
+        return copied[id(obj)]
+    if isinstance(obj, tfp.util.TransformedVariable) or not _is_walked(obj):
+        return copy.deepcopy(obj, copied)
+    if isinstance(obj, Mapping):
+        return {key: _deep_copy(value, copied) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return type(obj)(_deep_copy(value, copied) for value in obj)
+    twin = type(obj)(**_deep_copy(dict(obj.parameters), copied))
+    copied[id(obj)] = twin
+    return twin
+
+
+def _is_walked(obj: Any) -> bool:
+    plain = type(obj) in (list, tuple) or isinstance(obj, Mapping)
+    return plain or isinstance(obj, tfb.Bijector | tfd.Distribution)
