@@ -95,7 +95,7 @@ def test_a_batch_that_is_not_finite_lowers_the_scale_and_changes_no_weight():
     before = {n: v.numpy() for n, v in variable_paths(model.flow).items()}
     bad = ROWS.astype("float32").copy()
     bad[0, 0] = 1e30
-    with pytest.raises(ValueError, match=r"not finite|became"):
+    with pytest.warns(UserWarning, match=r"not finite.*Training stops"):
         model.fit(bad[:32], batch_size=32, verbose=0)
     for name, variable in variable_paths(model.flow).items():
         np.testing.assert_array_equal(variable, before[name])
