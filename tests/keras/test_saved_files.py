@@ -82,7 +82,6 @@ LAYERS = {
     "SpectralDense": lambda: conditioners.SpectralDense(2, bound=0.3),
     "MaskedDense": lambda: conditioners.MaskedDense([1, 2], [0, 1]),
     "LabelEmbedding": lambda: conditioners.LabelEmbedding(3, 2),
-    "LipSwish": conditioners.LipSwish,
 }
 
 

@@ -49,7 +49,8 @@ class Mean(keras.metrics.Mean):
     if IS_LEGACY:
 
         def load_own_variables(self, store):
-            super().load_own_variables({key: np.asarray(store[key]) for key in store})
+            if len(store.keys()):  # Keras 3 writes none
+                super().load_own_variables({key: np.asarray(store[key]) for key in store})
 
 
 def summed(tensors: list) -> list:
