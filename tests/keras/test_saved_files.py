@@ -50,11 +50,12 @@ def test_weights_file(name, engine):
 def test_names_in_files_are_those_of_arguments():
     """Each part of a name but the last is an argument, or a place in a list of them."""
     arguments = {"bijector", "bijectors", "conditioner", "context_encoder", "drift", "flow"}
+    arguments |= {"levels", "standardize_context"}
     for folder in FOLDERS:
         for name in FLOWS:
             with h5py.File(folder / HERE / f"{name}.weights.h5") as file:
                 parts = [part for path in file["vars"] for part in path.split(".")[:-1]]
-            assert {p for p in parts if not p.isdigit()} <= arguments | {"levels"}
+            assert {p for p in parts if not p.isdigit()} <= arguments
 
 
 def objects_in(config):
