@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from small_flows import moved
 from test_flow_model import DISTRIBUTIONS, PIXELS, ROWS, compiled, pixel_flow, vector_flow
 
 import tfp_flows as flows
@@ -143,6 +144,24 @@ def test_checkpoints_of_callbacks(tmp_path):
     other = compiled(vector_flow())
     other.load_weights(tmp_path / "last.weights.h5")
     assert_same_variables(model, other)
+
+
+@pytest.mark.parametrize("transformer", ["affine", "spline"])
+def test_weights_bring_the_masks_of_a_random_order(transformer, tmp_path):
+    def make():
+        made = flows.maf((6,), 2, (8,), transformer, 3, order="random", context_shape=2)
+        return flows.FlowModel(moved(made))
+
+    model, other, path = make(), make(), tmp_path / "flow.weights.h5"
+    random = np.random.RandomState(0)
+    x, c = (random.normal(size=(9, n)).astype("float32") for n in (6, 2))
+    model.save_weights(path)
+    other.load_weights(path)
+    expected = model.log_prob(x, context=c)
+    np.testing.assert_array_equal(other.log_prob(x, context=c), expected)
+    other.save(tmp_path / "flow.keras")  # whose description follows the masks that were loaded
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    np.testing.assert_allclose(loaded.log_prob(x, context=c), expected, rtol=1e-5)
 
 
 def test_initialised_flag_is_saved(tmp_path):

@@ -105,8 +105,8 @@ def _entries_in_order(order: str | Sequence[int], size: int, seed: int | None) -
 class MaskedDense(keras.layers.Dense):
     """`keras.layers.Dense` where a unit sees the inputs of its own degree and below.
 
-    The mask is worked out from the degrees and applied in every call, so no optimizer and no file
-    can lose it.
+    The degrees are variables that are not trained, so files of weights hold them, and replicas
+    share them: weights that belong to one random order are never used with another.
 
     Args:
       input_degrees: one whole number for each input.
@@ -121,12 +121,39 @@ class MaskedDense(keras.layers.Dense):
 
     def __init__(self, input_degrees: Sequence[int], output_degrees: Sequence[int], **kwargs):
         super().__init__(len(output_degrees), **kwargs)
+        self._start = tuple(map(int, input_degrees)), tuple(map(int, output_degrees))
+        self._inputs = self._outputs = None
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self._inputs, self._outputs = (
+            self.add_weight(
+                name=name,
+                shape=(len(start),),
+                dtype="int32",
+                initializer=keras.initializers.Constant(start),
+                trainable=False,
+            )
+            for name, start in zip(("input_degrees", "output_degrees"), self._start, strict=True)
+        )
+
+    @property
+    def input_degrees(self) -> list[int]:
+        """One whole number for each input."""
+        return self._degrees(self._inputs, self._start[0])
+
+    @property
+    def output_degrees(self) -> list[int]:
+        """One whole number for each unit."""
+        return self._degrees(self._outputs, self._start[1])
+
+    def _degrees(self, variable, start: tuple[int, ...]) -> list[int]:
         # Plain integers: a configuration is written as JSON.
-        self.input_degrees = [int(n) for n in input_degrees]
-        self.output_degrees = [int(n) for n in output_degrees]
+        return list(start if variable is None else map(int, np.asarray(variable)))
 
     def call(self, inputs):
-        mask = np.asarray(self.input_degrees)[:, None] <= np.asarray(self.output_degrees)
+        inputs_seen = tf.convert_to_tensor(self._inputs)[:, tf.newaxis]
+        mask = inputs_seen <= tf.convert_to_tensor(self._outputs)
         kernel = self.kernel * tf.cast(mask, inputs.dtype)
         return self.activation(tf.matmul(inputs, kernel) + self.bias)
 

@@ -72,8 +72,8 @@ class FlowFeeding:
             # Epochs are counted before others save, and faults are raised after that.
             watched = any(isinstance(c, FlowHealth) for c in callbacks)
             last = [] if watched else [StopWhenDiverged()]
-            callbacks = [EpochEnds(self._run), *callbacks, *last]
-        first = self._run.begin(kwargs.get("initial_epoch", 0), resumed)
+            callbacks = [EpochEnds(self.run_state), *callbacks, *last]
+        first = self.run_state.begin(kwargs.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
             replicas.take_from_chief(self._whole_state(), self.distribute_strategy)
             first = self._progress.numbers()["epoch"]

@@ -90,7 +90,7 @@ class FlowFiles:
         of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
         of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
         of_optimizer = [as_tf_variable(v) for v in of_optimizer]
-        return [*self._flow.variables, *of_optimizer, *self._run.by_name.values()]
+        return [*self._flow.variables, *of_optimizer, *self.run_state.by_name.values()]
 
     def _loss_scale(self) -> dict[str, tf.Variable]:
         return precision.scale_state(getattr(self, "optimizer", None))

@@ -85,7 +85,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         self._is_initialized = False
         self._guard = Guard()
         self._progress = Progress()
-        self._run = RunState(self._progress, self._guard, self._loss_scale)
+        self.run_state = RunState(self._progress, self._guard, self._loss_scale)
         exact = "float64" if continuous.dtype == tf.float64 else None
         self._loss_metric = replicas.Mean(name="loss", dtype=exact)
         self._bits_metric = None
