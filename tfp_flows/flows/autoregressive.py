@@ -17,10 +17,9 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
-    next_to_data,
+    flow_of,
     ready_made,
     seeds_from,
-    standard_normal,
     taking_turns,
 )
 
@@ -179,11 +178,4 @@ def _flow(
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
     bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
-    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
-    return Flow(
-        standard_normal(features, dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
-    )
+    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -108,6 +109,29 @@ def next_to_data(
         if found != dtype:
             raise ValueError(f"{name}: data_bijector gives {found.name}, not {dtype.name}.")
     return fb.Chain([data_bijector, bijector])
+
+
+def flow_of(
+    layers: tfb.Bijector,
+    data_bijector: tfb.Bijector | None,
+    shape: tuple[int, ...],
+    dtype: tf.DType,
+    context_shape: tuple[int, ...] | None,
+    standardize_context: bool,
+    name: str,
+    base: tfd.Distribution | None = None,
+) -> Flow:
+    """The flow of these layers, whose base is standard normal unless one is given.
+
+    Args:
+      layers: the bijector, from latents to what `data_bijector` takes.
+      data_bijector, shape, dtype, name: see `next_to_data`.
+      context_shape, standardize_context: see `Flow`.
+      base: the distribution of the latents.
+    """
+    base = standard_normal(math.prod(shape), dtype) if base is None else base
+    bijector = next_to_data(layers, data_bijector, shape, dtype, name)
+    return Flow(base, bijector, context_shape, standardize_context=standardize_context, name=name)
 
 
 def standard_normal(size: int, dtype: tf.DType) -> tfd.Distribution:

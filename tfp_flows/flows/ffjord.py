@@ -17,10 +17,9 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
-    next_to_data,
+    flow_of,
     ready_made,
     seeds_from,
-    standard_normal,
 )
 
 tfb = tfp.bijectors
@@ -102,11 +101,6 @@ def ffjord(
             jacobian_penalty=jacobian_penalty,
         )
         parts += [fb.ActNorm(features, dtype=dtype), flow]
-    bijector = next_to_data(fb.Chain(parts), data_bijector, (features,), dtype, name)
-    return Flow(
-        standard_normal(features, dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
+    return flow_of(
+        fb.Chain(parts), data_bijector, (features,), dtype, context, standardize_context, name
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -18,13 +17,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    flow_of,
     kept_features,
     mixing,
     network_policy,
-    next_to_data,
     ready_made,
     seeds_from,
-    standard_normal,
     taking_turns,
     vector_mask,
 )
@@ -121,14 +119,7 @@ def flow_plus_plus(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
-        return Flow(
-            standard_normal(features, dtype),
-            bijector,
-            context,
-            standardize_context=standardize_context,
-            name=name,
-        )
+        return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
 
     filters = as_filters(32 if hidden is None else hidden)
     h, w, c = shape
@@ -166,14 +157,7 @@ def flow_plus_plus(
         reversible,
     )
     bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
-    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
-    return Flow(
-        standard_normal(math.prod(shape), dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
-    )
+    return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
 
 
 def _checked_couplings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -17,8 +16,7 @@ from tfp_flows.flows.base import (
     check_context_shape,
     check_counts,
     check_event_shape,
-    next_to_data,
-    standard_normal,
+    flow_of,
 )
 from tfp_flows.keras_engine import keras
 
@@ -84,10 +82,15 @@ class Levels:
                 c //= 2
             scales.append(fb.Chain(parts))
         bijector = fb.MultiScale(scales, self.event_shape)
-        bijector = next_to_data(bijector, data_bijector, self.event_shape, self.dtype, self.name)
-        base = standard_normal(math.prod(self.event_shape), self.dtype)
-        units = self.standardize_context
-        return Flow(base, bijector, self.context_shape, standardize_context=units, name=self.name)
+        return flow_of(
+            bijector,
+            data_bijector,
+            self.event_shape,
+            self.dtype,
+            self.context_shape,
+            self.standardize_context,
+            self.name,
+        )
 
     def _steps(self, make_step: Callable[[Image], tfb.Bijector], image: Image) -> tfb.Bijector:
         if self.stacked:

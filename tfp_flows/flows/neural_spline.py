@@ -20,13 +20,12 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    flow_of,
     kept_features,
     mixing,
     network_policy,
-    next_to_data,
     ready_made,
     seeds_from,
-    standard_normal,
     taking_turns,
     vector_mask,
 )
@@ -156,10 +155,9 @@ def neural_spline(
         return [*before_coupling(), coupling(net, mask, swap)]
 
     bijector = taking_turns(make_layer, layers, stacked, reversible)
-    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
-    base = standard_normal(features, dtype)
+    base = None
     if circular:
         # A little wider than the circle, whose end would else have no density.
         end = np.nextafter(dtype.as_numpy_dtype(half), np.inf)
         base = tfd.Sample(tfd.Uniform(-end, end), features, name="base")
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name, base)

@@ -16,9 +16,9 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    flow_of,
     kept_features,
     network_policy,
-    next_to_data,
     ready_made,
     taking_turns,
     vector_mask,
@@ -95,5 +95,6 @@ def nice(
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
-    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
-    return Flow(base, bijector, context, standardize_context=standardize_context, name=name)
+    return flow_of(
+        bijector, data_bijector, (features,), dtype, context, standardize_context, name, base
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -19,11 +18,10 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
+    flow_of,
     kept_features,
     network_policy,
-    next_to_data,
     ready_made,
-    standard_normal,
     taking_turns,
     vector_mask,
 )
@@ -112,14 +110,7 @@ def real_nvp(
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
-        bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
-        return Flow(
-            standard_normal(features, dtype),
-            bijector,
-            context,
-            standardize_context=standardize_context,
-            name=name,
-        )
+        return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
 
     filters = as_filters(32 if hidden is None else hidden)
 
@@ -162,11 +153,4 @@ def real_nvp(
         )
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
     bijector = fb.MultiScale(scales, shape)
-    bijector = next_to_data(bijector, data_bijector, shape, dtype, name)
-    return Flow(
-        standard_normal(math.prod(shape), dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
-    )
+    return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)

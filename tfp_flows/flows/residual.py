@@ -16,9 +16,8 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
-    next_to_data,
+    flow_of,
     ready_made,
-    standard_normal,
 )
 
 tfb = tfp.bijectors
@@ -79,11 +78,4 @@ def residual(
     step = fb.Chain([fb.ActNorm(features, dtype=dtype), fb.Residual(net, log_det, seed)])
     # Steps of vectors are small: the bookkeeping of a loop would show.
     bijector = fb.Chain([fb.Repeat(step, layers, unroll=True)])
-    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
-    return Flow(
-        standard_normal(features, dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
-    )
+    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)

@@ -18,9 +18,8 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
-    next_to_data,
+    flow_of,
     ready_made,
-    standard_normal,
 )
 
 tfb = tfp.bijectors
@@ -195,11 +194,4 @@ def _flow(
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
-    bijector = next_to_data(bijector, data_bijector, (features,), dtype, name)
-    return Flow(
-        standard_normal(features, dtype),
-        bijector,
-        context,
-        standardize_context=standardize_context,
-        name=name,
-    )
+    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)
