@@ -10,6 +10,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.rational_quadratic import Settings, spline
 from tfp_flows.conditioners import made
 from tfp_flows.core import Network, variable_paths
+from tfp_flows.core.draws import random_state
 from tfp_flows.core.stack import networks
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
@@ -20,7 +21,7 @@ SIZE = 4
 ORDERS = {
     "sequential": [0, 1, 2, 3],
     "reverse": [3, 2, 1, 0],
-    "random": np.random.default_rng(0).permutation(SIZE).tolist(),
+    "random": random_state(0).permutation(SIZE).tolist(),
     "given": [2, 0, 3, 1],
 }
 
@@ -28,7 +29,7 @@ ORDERS = {
 def stirred(net, scale: float = 0.5):
     """The network with all weights away from zero."""
     random = np.random.RandomState(0)
-    for weight in net.weights:
+    for weight in net.trainable_weights:
         weight.assign(scale * random.normal(size=weight.shape))
     return net
 
@@ -302,7 +303,7 @@ def test_rounding_that_differs_from_pass_to_pass(size, scale):
     for seed in range(4):
         net = made(size, 2, (32, 32), activation="tanh", dtype="float32")
         random = np.random.RandomState(seed)
-        for weight in net.weights:
+        for weight in net.trainable_weights:
             weight.assign(scale * random.normal(size=weight.shape))
         layer = fb.MaskedAutoregressive(net)
         x = tf.constant(random.normal(size=(40, size)), tf.float32)

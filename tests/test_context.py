@@ -302,15 +302,6 @@ def test_values_and_contexts_of_two_dtypes():
     np.testing.assert_allclose(y, [[11.0, 22.0]])
 
 
-def test_a_flow_names_contexts_of_unknown_rank():
-    flow = small_flow()
-    call = tf.function(
-        lambda c: flow.log_prob(tf.zeros([4, 2]), context=c), input_signature=[tf.TensorSpec(None)]
-    )
-    with pytest.raises(ValueError, match="unknown rank"):
-        call(tf.zeros([4, 2]))
-
-
 def test_penalties_reach_whoever_collects():
     add_penalty(tf.ones([3]))  # nobody does
     with collected_penalties() as outer:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.core.rounding import rounding_unit
+
 Step = Callable[[tf.Tensor], tf.Tensor]
 
 _ULPS = 4.0  # a change that another order of summation can make, in rounding units of an entry
@@ -50,24 +52,23 @@ def settle(step: Step, start: tf.Tensor) -> Settled:
       step: takes and gives tensors of the shape of `start`.
       start: a guess, `[..., d]`.
     """
-    rounding = np.finfo(start.dtype.as_numpy_dtype)
-    eps, passes = float(rounding.eps), start.shape[-1] + 1
+    eps, passes = rounding_unit(start.dtype), start.shape[-1] + 1
 
     def given(value, stage):
-        limits = tf.constant([math.sqrt(rounding.max), np.inf, np.inf], value.dtype)
+        limits = tf.constant([math.sqrt(float(start.dtype.max)), np.inf, np.inf], value.dtype)
         limit = tf.gather(limits, stage)[..., tf.newaxis]
-        is_given = (tf.abs(value) < limit) | (stage == _ALL)[..., tf.newaxis]
+        is_given = (tf.abs(value) < limit) | tf.equal(stage, _ALL)[..., tf.newaxis]
         return tf.where(is_given, value, tf.zeros_like(value)), tf.reduce_all(is_given, axis=-1)
 
     def body(value, running, stage, turn, failed):
         argument, is_whole = given(value, stage)
         new = tf.ensure_shape(step(argument), start.shape)
         # All entries have had their turn in the last pass: what still changes must be rounding.
-        is_last = turn == passes - 1
+        is_last = tf.equal(turn, passes - 1)
         size = tf.where(tf.math.is_finite(new), tf.abs(new), 0.0)
         largest = tf.reduce_max(size, axis=-1, keepdims=True)
         noise = tf.where(is_last[..., tf.newaxis], _NOISE * largest, _ULPS * size)
-        same = (tf.abs(new - value) <= eps * noise) | (new == value) | _both_nan(new, value)
+        same = (tf.abs(new - value) <= eps * noise) | tf.equal(new, value) | _both_nan(new, value)
         same = tf.reduce_all(same, axis=-1)
         fails = running & ~same & is_last
         moves_on = running & same & ~is_whole
@@ -89,7 +90,7 @@ def settle(step: Step, start: tf.Tensor) -> Settled:
         maximum_iterations=3 * passes,
     )
     value = tf.where(failed[..., tf.newaxis], tf.constant(np.nan, value.dtype), value)
-    return Settled(value, ~(failed & (stage == _SAFE)))
+    return Settled(value, ~(failed & tf.equal(stage, _SAFE)))
 
 
 def _both_nan(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -201,9 +201,10 @@ class Flow(FrozenByNetworks, Copyable, Density, _TransformedDistribution):
             )
         value = tf.cast(value, self.dtype)
         context = self.checked_context(kwargs.get("context"))
+        kwargs = kwargs | {"context": context}
         if not ranks_are_known(value, context):
-            return flat_log_prob(self, value, context)
-        return super()._call_log_prob(value, name, context=context)
+            return flat_log_prob(self, value, **kwargs)
+        return super()._call_log_prob(value, name, **kwargs)
 
     def _log_prob(self, value, context=None):
         ndims = len(self.event_shape)
