@@ -31,6 +31,7 @@ def run(runtime, path, **arguments):
     return values
 
 
+@pytest.mark.slow
 def test_functions_of_a_flow(runtime, tmp_path):
     model = flows.FlowModel(flows.real_nvp((3,), 2, (4,), context_shape=2))
     x, given = ROWS.astype(np.float32), {"context": CONTEXTS}
