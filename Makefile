@@ -3,18 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-oldest bench lint format clean
+.PHONY: demo test test-slow test-long test-oldest bench lint format clean
 
 demo: $(VENV)/.installed-examples
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/glow_digits.py $(ARGS)
 
 # Everything under Keras 3, then the Keras part once more under tf_keras.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
-	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/keras $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not long" $(ARGS)
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not long" tests/keras $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
 
 # Five families under the lowest versions that setup.cfg declares. These exist for Python 3.10 to
 # 3.12, so PYTHON must be one of them.
