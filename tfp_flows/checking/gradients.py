@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfp_flows.checking.subject import Subject, fresh
 
 _LOOSER = 10.0  # how much less exact a gradient may be than a value
-_STEPS = (1.0, 1 / 16, 16.0)  # times the usual step: one may meet a kink, another rounding
+_STEPS = (1.0, 1 / 16, 1 / 64, 16.0)  # times the usual step: one may meet a kink, another rounding
 
 
 def gradients(s: Subject) -> Iterator[str]:
