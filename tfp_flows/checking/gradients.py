@@ -81,7 +81,7 @@ class Probe:
             if self._agrees(everything):
                 return
             wrong = [i for i in everything if not self._agrees([i])]
-            for i in wrong or everything:
+            for i in wrong:  # none, where all of them together met a kink that is near
                 slope, differences = self._slope([i]), self._differences([i], _STEPS[0])
                 yield (
                     f"the gradient for {self.names[i]} gives a slope of {slope:.6g} along a random "
