@@ -86,7 +86,9 @@ def as_tf_variable(variable: Any) -> tf.Variable:
     """The `tf.Variable` behind a Keras 3 variable; a `tf.Variable` stays itself."""
     # `.value` of a Keras 3 variable is a cast copy under autocast; `._value` never is.
     if isinstance(variable, tf.Variable):
-        return getattr(variable, "_variable", variable)  # tf_keras wraps under mixed precision
+        # tf_keras wraps under mixed precision. To ask a replicated variable for what it does not
+        # have would read it.
+        return vars(variable).get("_variable", variable)
     return variable._value
 
 
