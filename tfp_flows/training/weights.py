@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,15 @@ def weight_vector(weight: Any, examples: Any) -> tf.Tensor:
     count, shape = tf.shape(rows)[0], tf.shape(weight)
     fits = tf.equal(shape[0], count) & tf.equal(tf.size(weight), count)
     check = tf.debugging.Assert(fits, [f"{_WANTED}; there are", count, "examples, and", shape])
-    with tf.control_dependencies([check]):  # which XLA leaves out: there the shape must fit
-        return tf.reshape(weight, [count])
+    # Weights that do not fit become NaN of the right size, so that no other op fails before the
+    # check does. XLA leaves the check out: there NaN tells.
+    weight = tf.cond(
+        fits,
+        lambda: tf.reshape(weight, [count]),
+        lambda: tf.fill([count], tf.cast(math.nan, weight.dtype)),
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(weight)
 
 
 def checked_weight_vector(weight: Any, examples: Any) -> tf.Tensor:
