@@ -157,6 +157,12 @@ class MaskedDense(keras.layers.Dense):
         kernel = self.kernel * tf.cast(mask, inputs.dtype)
         return self.activation(tf.matmul(inputs, kernel) + self.bias)
 
+    def save_own_variables(self, store):
+        keras.layers.Layer.save_own_variables(self, store)  # that of Dense leaves the degrees out
+
+    def load_own_variables(self, store):
+        keras.layers.Layer.load_own_variables(self, store)
+
     def get_config(self) -> dict:
         config = super().get_config()
         del config["units"]
