@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
+from tfp_flows.core.rounding import rounding_unit
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_filters,
@@ -106,7 +106,7 @@ def dequantizer(
             )
         return fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components)
 
-    eps = float(np.finfo(dtype.as_numpy_dtype).eps)
+    eps = rounding_unit(dtype)
     steps = [fb.Invert(make_coupling(i % 2 == 1)) for i in range(layers)]
     # Not quite to the ends: noise of exactly 0 or 1 would have an infinite log-det.
     unit = tfb.Sigmoid(tf.constant(eps, dtype), tf.constant(1.0 - eps, dtype))

@@ -71,7 +71,6 @@ def planar(
       >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
       True
     """
-    units = standardize_context
     return _flow(
         fb.Planar,
         event_shape,
@@ -79,7 +78,7 @@ def planar(
         hidden,
         data_bijector,
         context_shape,
-        units,
+        standardize_context,
         seed,
         dtype,
         name,
@@ -114,7 +113,6 @@ def radial(
       >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
-    units = standardize_context
     return _flow(
         fb.Radial,
         event_shape,
@@ -122,7 +120,7 @@ def radial(
         hidden,
         data_bijector,
         context_shape,
-        units,
+        standardize_context,
         seed,
         dtype,
         name,
@@ -164,9 +162,17 @@ def sylvester(
     """
     (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
-    units = standardize_context
     return _flow(
-        make, event_shape, layers, hidden, data_bijector, context_shape, units, seed, dtype, name
+        make,
+        event_shape,
+        layers,
+        hidden,
+        data_bijector,
+        context_shape,
+        standardize_context,
+        seed,
+        dtype,
+        name,
     )
 
 
