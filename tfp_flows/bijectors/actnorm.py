@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.moments import moments
 from tfp_flows.core.start import Start
 
 
@@ -97,7 +98,7 @@ class ActNorm(FlowBijector):
         self._check_shape(y)
         if y.shape.num_elements() == 0:
             raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
-        first, above, deviation = _moments(tf.reshape(y, [-1, *self.loc.shape]))
+        first, above, deviation = moments(tf.reshape(y, [-1, *self.loc.shape]))
         if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(deviation))):
             raise ValueError(
                 f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
@@ -158,19 +159,3 @@ class ActNorm(FlowBijector):
 
 def _variable(given: tf.Variable | None, start, name: str, trainable: bool) -> tf.Variable:
     return tf.Variable(start, trainable=trainable, name=name) if given is None else given
-
-
-def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first row, how far above it the mean is, and the standard deviation, in float64.
-
-    Differences from a row keep the digits of a small spread about a large mean, and the spread of
-    equal values is exactly 0.
-    """
-    rows = tf.cast(rows, tf.float64)
-    away = rows - rows[0]
-    largest = tf.reduce_max(tf.abs(away), axis=0)
-    unit = tf.where(largest > 0.0, largest, tf.ones_like(largest))  # so that no square overflows
-    away /= unit
-    mean = tf.reduce_mean(away, axis=0)
-    variance = tf.reduce_mean(tf.square(away - mean), axis=0)
-    return rows[0], unit * mean, unit * tf.sqrt(variance)

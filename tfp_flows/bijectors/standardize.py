@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.moments import moments
 from tfp_flows.core.start import Start
 
 
@@ -86,7 +87,7 @@ class Standardize(FlowBijector):
         if tf.size(y) == 0:
             raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
         if self.needs_initialization:
-            location, scale = _moments(y.numpy().reshape(-1, self.location.shape[0]))
+            location, scale = _location_and_scale(y.numpy().reshape(-1, self.location.shape[0]))
             if not (np.isfinite(location).all() and np.isfinite(scale).all()):
                 raise ValueError(f"{self.name} cannot be initialised from NaN or infinity.")
             self.location.assign(location)
@@ -121,13 +122,13 @@ def _constant(value, name: str) -> tf.Variable:
     return tf.Variable(value, trainable=False, name=name)
 
 
-def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _location_and_scale(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Location and scale of every column, in the dtype of `rows`."""
     exact = rows.astype(np.float64)
-    location, spread = exact.mean(0), exact.std(0)
+    first, above, spread = (m.numpy() for m in moments(tf.constant(rows)))
     # One unit in the last place is no more than eps times the value: less than two is rounding.
     constant = spread <= 2.0 * np.finfo(rows.dtype).eps * np.abs(exact).max(0)
-    location = np.where(constant, exact[0], location)
+    location = np.where(constant, first, first + above)
     size = np.where(location == 0.0, 1.0, np.abs(location))
     scale = np.where(constant, size, spread)
     tiny = np.finfo(rows.dtype).tiny  # below it numbers lose digits, and a processor may drop them
