@@ -265,6 +265,21 @@ with whole_or_not_at_all(sys.argv[1]) as draft:
 """
 
 
+def test_another_writer_may_take_a_new_draft_for_a_stale_one(tmp_path, monkeypatch):
+    target, make, cleared = tmp_path / "x.txt", Path.mkdir, []
+
+    def mkdir(folder, *args, **kwargs):
+        make(folder, *args, **kwargs)
+        if folder.name.startswith(".") and not cleared:  # before its writer could lock it
+            cleared.append(folder)
+            files.remove_stale_drafts(target)
+            assert not folder.exists()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    written(target)
+    assert cleared and target.read_text() == "new" and os.listdir(tmp_path) == ["x.txt"]
+
+
 def test_drafts_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_path):
     path = tmp_path / "latest.weights.h5"
     command = [sys.executable, "-c", WRITE_AND_WAIT, str(path)]

@@ -153,7 +153,10 @@ def _lock(folder: Path) -> int | None:
     """Locks a new folder until it is closed; None if another process has removed it meanwhile."""
     if fcntl is None:
         return os.open(os.devnull, os.O_RDONLY)
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
     with contextlib.suppress(OSError):  # a file system without locks: nobody removes drafts there
         fcntl.flock(handle, fcntl.LOCK_EX)
     if folder.exists():
