@@ -16,9 +16,9 @@ import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
 import tfp_flows as flows
+from tfp_flows.callbacks.measures import Walk
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import keras
-from tfp_flows.training.measures import Walk
 
 PRECISIONS = {  # dtype of the flow, dtype policy of its networks
     "float64": (tf.float64, "float64"),

@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 from hypothesis import strategies as st
 
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.scale_maps import SCALE_MAPS
 from tfp_flows.conditioners import lipschitz_mlp, made
+from tfp_flows.transformers.affine import SCALE_MAPS
 
 tfb = tfp.bijectors
 

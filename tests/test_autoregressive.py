@@ -7,13 +7,13 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.rational_quadratic import Settings, spline
 from tfp_flows.conditioners import made
 from tfp_flows.core import Network, variable_paths
-from tfp_flows.core.draws import random_state
+from tfp_flows.core.random_values import random_state
 from tfp_flows.core.stack import networks
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
+from tfp_flows.transformers.spline import Settings, spline
 
 tfd = tfp.distributions
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.rational_quadratic import Settings, spline
+from tfp_flows.transformers.spline import Settings, spline
 
 SETTINGS = Settings(4, math.pi, 1e-3, 1e-3, circular=True)
 RAW = tf.constant(np.random.RandomState(0).normal(size=SETTINGS.numbers), tf.float64)

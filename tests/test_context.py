@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import LabelEmbedding, conv, mlp
-from tfp_flows.core.penalties import add_penalty, collected_penalties
+from tfp_flows.core.evaluation import add_penalty, collected_penalties
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.distributions import Flow
-from tfp_flows.initialization import needs_initialization
+from tfp_flows.distributions.initialization import needs_initialization
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions

@@ -12,7 +12,7 @@ from small_flows import moved
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.core import variable_paths
-from tfp_flows.initialization import needs_initialization
+from tfp_flows.distributions.initialization import needs_initialization
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

@@ -7,11 +7,11 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.logistic_mixture import Mixture, logit_cdf, quantile, read_mixture
-from tfp_flows.conditioners import mlp
-from tfp_flows.core.bracketing import increasing_root
+from tfp_flows.conditioners import dense as mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
+from tfp_flows.solvers.root import increasing_root
+from tfp_flows.transformers.mixture import Mixture, logit_cdf, quantile, read_mixture
 
 tfd = tfp.distributions
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfp_flows import bijectors as fb
 from tfp_flows import conditioners
-from tfp_flows.core.noise import Noise, fresh_seed, noise_at, noise_from
+from tfp_flows.core.evaluation import Noise, fresh_seed, noise_at, noise_from
 
 
 def noise(step=0):

@@ -87,7 +87,7 @@ def test_an_example_that_is_not_finite_does_not_concern_the_others(bad, jit):
 
 
 class TestReasonsNotToUseTheSolverOfTFP:
-    """Each reason that `core/ode.py` gives; one that fails here is a reason no more."""
+    """Each reason that `solvers/ode.py` gives; one that fails here is a reason no more."""
 
     pytestmark = pytest.mark.slow
 

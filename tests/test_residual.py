@@ -7,10 +7,10 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.contraction_log_det import log_abs_det
 from tfp_flows.conditioners import SpectralDense, lipschitz_mlp
 from tfp_flows.conditioners.lipschitz import spectral_norm_bound
 from tfp_flows.keras_engine import keras
+from tfp_flows.solvers.log_det import log_abs_det
 
 tfd = tfp.distributions
 

@@ -7,10 +7,10 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.rational_quadratic import Settings, spline
-from tfp_flows.conditioners import mlp
+from tfp_flows.conditioners import dense as mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
+from tfp_flows.transformers.spline import Settings, spline
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

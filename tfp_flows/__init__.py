@@ -1,9 +1,11 @@
 """Normalizing flows for TensorFlow Probability that train, save, export, and are right."""
 
 from tfp_flows import bijectors, conditioners
+from tfp_flows.callbacks import BackupAndRestore, FlowHealth
 from tfp_flows.checking import check_bijector
 from tfp_flows.core import UntrackedVariableError
 from tfp_flows.distributions import Dequantized
+from tfp_flows.distributions.initialization import initialize, mark_initialized
 from tfp_flows.flows import (
     dequantizer,
     ffjord,
@@ -20,9 +22,8 @@ from tfp_flows.flows import (
     sylvester,
     with_labels,
 )
-from tfp_flows.initialization import initialize, mark_initialized
+from tfp_flows.model import FlowModel
 from tfp_flows.saving import verify
-from tfp_flows.training import BackupAndRestore, FlowHealth, FlowModel
 from tfp_flows.version import __version__
 
 __all__ = [

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tfp_flows as flows
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import keras
-from tfp_flows.training.precision import LossScaleOptimizer
+from tfp_flows.model.loss_scaling import LossScaleOptimizer
 
 RANDOM = np.random.RandomState(0)
 ROWS = RANDOM.normal(size=(44, 3)).astype("float32")
@@ -204,7 +204,7 @@ import sys
 import numpy as np, tensorflow as tf
 import tfp_flows as flows
 from tfp_flows.keras_engine import keras
-from tfp_flows.training.precision import LossScaleOptimizer
+from tfp_flows.model.loss_scaling import LossScaleOptimizer
 
 folder, out = sys.argv[1:]
 keras.utils.set_random_seed(0)

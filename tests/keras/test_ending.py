@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tfp_flows as flows
 from tfp_flows.keras_engine import IS_LEGACY, keras
-from tfp_flows.training.guard import Guard
+from tfp_flows.model.guard import Guard
 
 ROWS = np.random.RandomState(0).normal(size=(96, 2)).astype("float32")
 CONTEXT = ROWS[:, :1].copy()

@@ -12,10 +12,10 @@ from test_families import ROWS as VECTORS
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
+from tfp_flows.callbacks.measures import Walk
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import IS_LEGACY, keras
-from tfp_flows.training.guard import Guard
-from tfp_flows.training.measures import Walk
+from tfp_flows.model.guard import Guard
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

@@ -11,7 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.core import variable_paths
 from tfp_flows.core.stack import networks
 from tfp_flows.keras_engine import IS_LEGACY, keras
-from tfp_flows.training import precision
+from tfp_flows.model import loss_scaling as precision
 
 HALF = pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 RANDOM = np.random.RandomState(0)

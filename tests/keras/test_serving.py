@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from served_flows import FLOWS
 
 from tfp_flows.distributions import Flow
-from tfp_flows.saving import latent_sampler
+from tfp_flows.model.sampling import latent_sampler
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 EVERY = pytest.mark.parametrize("name", FLOWS)

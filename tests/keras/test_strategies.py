@@ -88,7 +88,7 @@ with strategy.scope():
 batches = tf.data.Dataset.from_tensor_slices(pixels[:128]).batch(64)
 seen = []
 whole = flows.initialize
-import tfp_flows.training.flow_model as module
+import tfp_flows.model.flow_model as module
 module.initialize = lambda flow, batch, **kwargs: seen.append(len(batch)) or whole(flow, batch)
 losses = model.fit(batches, epochs=12, verbose=0).history["loss"]
 assert seen == [64], seen  # once, the whole first batch

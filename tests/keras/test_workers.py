@@ -74,7 +74,7 @@ flow, batch = model.flow, tf.data.Dataset.from_tensor_slices(mine).batch(len(min
 options = tf.data.Options()
 options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
 seen = []
-import tfp_flows.training.flow_model as module
+import tfp_flows.model.flow_model as module
 whole = flows.initialize
 module.initialize = lambda flow, rows, **kwargs: seen.append(len(rows)) or whole(flow, rows)
 model.fit(batch.with_options(options), epochs=1, verbose=0)

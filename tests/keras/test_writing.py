@@ -16,7 +16,9 @@ import pytest
 import tensorflow as tf
 
 import tfp_flows as flows
-from tfp_flows.saving import digest, files, whole_or_not_at_all
+from tfp_flows.saving import atomic as files
+from tfp_flows.saving import checksum as digest
+from tfp_flows.saving import whole_or_not_at_all
 
 WRITERS = {"flow.keras": "save", "flow.weights.h5": "save_weights", "served": "export"}
 EVERY = pytest.mark.parametrize("name", WRITERS)

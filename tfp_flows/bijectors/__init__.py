@@ -14,8 +14,7 @@ from tfp_flows.bijectors.linear import Householder, QRLinear
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.bijectors.mixture_cdf import MixtureCDFCoupling
 from tfp_flows.bijectors.multiscale import MultiScale
-from tfp_flows.bijectors.planar import Planar
-from tfp_flows.bijectors.radial import Radial
+from tfp_flows.bijectors.planar import Planar, Radial
 from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.spline import SplineCoupling

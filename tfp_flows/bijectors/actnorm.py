@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.moments import moments
-from tfp_flows.core.start import Start
+from tfp_flows.core.bijector import Start
+from tfp_flows.core.numerics import moments
 
 
 class ActNorm(FlowBijector):

@@ -10,12 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_flows.bijectors.rational_quadratic import Settings, spline
-from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.implicit import implicit_inverse
-from tfp_flows.core.settling import Step, settle
+from tfp_flows.solvers.fixed_point import Step, settle
+from tfp_flows.solvers.implicit import implicit_inverse
+from tfp_flows.transformers.affine import ScaleMap, get_scale_map
+from tfp_flows.transformers.spline import Settings, spline
 
 
 class _Autoregressive(FlowBijector):

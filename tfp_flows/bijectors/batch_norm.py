@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.graph import in_training
+from tfp_flows.core.tracing import in_training
 
 
 class BatchNorm(FlowBijector):

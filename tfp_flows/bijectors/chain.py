@@ -11,10 +11,10 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.graph import InGraph
-from tfp_flows.core.reversal import NO_SECOND, add_gradients, rebuild, with_rebuilt_gradient
+from tfp_flows.core.reversible import NO_SECOND, add_gradients, rebuild, with_rebuilt_gradient
 from tfp_flows.core.stack import refuse_new_draws
 from tfp_flows.core.support import both, inverse_within, is_formula
+from tfp_flows.core.tracing import InGraph
 
 tfb = tfp.bijectors
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.draws import random_state
-from tfp_flows.core.rounding import rounding_unit
+from tfp_flows.core.numerics import rounding_unit
+from tfp_flows.core.random_values import random_state
 
 
 def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:

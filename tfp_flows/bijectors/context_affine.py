@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.transformers.affine import ScaleMap, get_scale_map
 
 
 class ContextAffine(FlowBijector):

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.bijectors.drift_path import Path
-from tfp_flows.bijectors.drift_rates import Rates, draw_probes
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.graph import InGraph, in_training
+from tfp_flows.core.evaluation import add_penalty, fresh_seed, penalties_wanted
 from tfp_flows.core.memo import outdate_notes
-from tfp_flows.core.noise import fresh_seed
-from tfp_flows.core.ode import Adaptive, Fixed
-from tfp_flows.core.penalties import add_penalty, penalties_wanted
+from tfp_flows.core.tracing import InGraph, in_training
+from tfp_flows.solvers.ode import Adaptive, Fixed
+from tfp_flows.solvers.trajectory import Path, Rates, draw_probes
 
 _CHOICES = {
     "solver": ("adaptive", "fixed"),

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.draws import random_state
-from tfp_flows.core.triangular import triangular_solve
+from tfp_flows.core.numerics import triangular_solve
+from tfp_flows.core.random_values import random_state
 
 
 class Invertible1x1Conv(FlowBijector):

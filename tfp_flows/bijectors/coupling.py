@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors.masks import Parts, make_parts, mask_event_ndims
-from tfp_flows.bijectors.scale_maps import ScaleMap, get_scale_map
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.protocol import reduce_log_det
-from tfp_flows.core.reversal import pull
+from tfp_flows.core.bijector import reduce_log_det
+from tfp_flows.core.reversible import pull
+from tfp_flows.transformers.affine import ScaleMap, get_scale_map
 
 
 class _Coupling(FlowBijector):

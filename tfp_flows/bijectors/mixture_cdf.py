@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors.coupling import _Coupling
-from tfp_flows.bijectors.logistic_mixture import Mixture, logit_cdf, quantile, read_mixture
-from tfp_flows.bijectors.scale_maps import exp_tanh
+from tfp_flows.transformers.affine import exp_tanh
+from tfp_flows.transformers.mixture import Mixture, logit_cdf, quantile, read_mixture
 
 
 class MixtureCDFCoupling(_Coupling):

@@ -9,13 +9,12 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.graph import InGraph
+from tfp_flows.core.bijector import Start
+from tfp_flows.core.evaluation import add_penalty, noise_at, penalties_wanted, summed_penalties
 from tfp_flows.core.loop import Loop
-from tfp_flows.core.noise import noise_at
-from tfp_flows.core.penalties import add_penalty, penalties_wanted, summed_penalties
-from tfp_flows.core.reversal import NO_SECOND, add_gradients, with_rebuilt_gradient
+from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_rebuilt_gradient
 from tfp_flows.core.stack import Stack, refuse_new_draws
-from tfp_flows.core.start import Start
+from tfp_flows.core.tracing import InGraph
 
 tfb = tfp.bijectors
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfp_flows.bijectors.contraction_log_det import exact_log_det, unbiased_log_det
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.fixed_point import fixed_point
-from tfp_flows.core.holding import holding
-from tfp_flows.core.implicit import implicit_inverse
-from tfp_flows.core.noise import fresh_seed
-from tfp_flows.core.rounding import rounding_unit
+from tfp_flows.core.evaluation import fresh_seed, holding
+from tfp_flows.core.numerics import rounding_unit
+from tfp_flows.solvers.fixed_point import fixed_point
+from tfp_flows.solvers.implicit import implicit_inverse
+from tfp_flows.solvers.log_det import exact_log_det, unbiased_log_det
 
 _LOG_DETS = ("exact", "unbiased")
 

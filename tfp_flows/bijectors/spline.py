@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.circle import on_circle
 from tfp_flows.bijectors.coupling import _Coupling
-from tfp_flows.bijectors.rational_quadratic import Settings, spline
+from tfp_flows.transformers.spline import Settings, spline
 
 
 class SplineCoupling(_Coupling):

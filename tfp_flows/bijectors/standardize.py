@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.moments import moments
-from tfp_flows.core.start import Start
+from tfp_flows.core.bijector import Start
+from tfp_flows.core.numerics import moments
 
 
 class Standardize(FlowBijector):

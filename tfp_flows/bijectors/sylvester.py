@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.bijectors.amortized import Amortized, parts
-from tfp_flows.bijectors.reflections import orthogonal
-from tfp_flows.bijectors.tanh_root import above_minus_one, search_tanh_root, slope_at
-from tfp_flows.core.implicit import implicit_inverse
-from tfp_flows.core.triangular import triangular_solve
+from tfp_flows.bijectors.linear import orthogonal
+from tfp_flows.bijectors.planar import Amortized, parts
+from tfp_flows.core.numerics import triangular_solve
+from tfp_flows.solvers.implicit import implicit_inverse
+from tfp_flows.solvers.root import above_minus_one, search_tanh_root, slope_at
 
 
 class Sylvester(Amortized):

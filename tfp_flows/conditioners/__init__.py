@@ -6,12 +6,10 @@ Any Keras model of your own with the same input and output shapes does as well.
 """
 
 from tfp_flows.conditioners.conv import conv
-from tfp_flows.conditioners.drift import drift
-from tfp_flows.conditioners.labels import LabelEmbedding
+from tfp_flows.conditioners.dense import LabelEmbedding, mlp, resnet
 from tfp_flows.conditioners.lipschitz import LipSwish, SpectralDense, lipschitz_mlp
 from tfp_flows.conditioners.made import MaskedDense, made
-from tfp_flows.conditioners.mlp import mlp
-from tfp_flows.conditioners.resnet import resnet
+from tfp_flows.conditioners.vector_field import drift
 
 __all__ = [
     "LabelEmbedding",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfp_flows.conditioners.inputs import with_context
+from tfp_flows.conditioners.dense import with_context
 from tfp_flows.keras_engine import keras
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.conditioners.inputs import with_context
-from tfp_flows.core.holding import held
+from tfp_flows.conditioners.dense import with_context
+from tfp_flows.core.evaluation import held
 from tfp_flows.keras_engine import keras
 
 _SQUARINGS = 5  # the bound is then at most n^(1/128) times the norm: 4 % too much for 128 units

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.conditioners.inputs import with_context
-from tfp_flows.core.draws import random_state
+from tfp_flows.conditioners.dense import with_context
+from tfp_flows.core.random_values import random_state
 from tfp_flows.keras_engine import keras
 
 ORDERS = ("sequential", "reverse", "random")

@@ -22,8 +22,8 @@ import tensorflow as tf
 # The one way to ask which tapes record a tensor; TensorFlow has no public one.
 from tensorflow.python import pywrap_tfe
 
-from tfp_flows.core.graph import in_training
 from tfp_flows.core.substitution import is_given
+from tfp_flows.core.tracing import in_training
 from tfp_flows.core.variables import components
 
 _OTHER = {"forward": "inverse", "inverse": "forward"}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.draws import values_drawn_again
 from tfp_flows.core.naming import variable_paths
 from tfp_flows.core.network import Network
+from tfp_flows.core.random_values import values_drawn_again
 from tfp_flows.core.substitution import reading
 from tfp_flows.core.variables import set_trainable
 

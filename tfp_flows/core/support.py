@@ -7,8 +7,8 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.core.protocol import FlowBijector
-from tfp_flows.core.rounding import rounding_unit
+from tfp_flows.core.bijector import FlowBijector
+from tfp_flows.core.numerics import rounding_unit
 
 tfb = tfp.bijectors
 

@@ -8,14 +8,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.copying import Copyable
-from tfp_flows.core.noise import fresh_seed
-from tfp_flows.core.rounding import rounding_unit
+from tfp_flows.core.evaluation import fresh_seed
+from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort
-from tfp_flows.distributions.density import Density
+from tfp_flows.distributions.density import Density, flat_log_prob, ranks_are_known
 from tfp_flows.distributions.flow import Flow
-from tfp_flows.distributions.unknown_rank import flat_log_prob, ranks_are_known
 
 tfd = tfp.distributions
 

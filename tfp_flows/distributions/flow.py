@@ -21,8 +21,8 @@ from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.context import ContextPort, unmerged
-from tfp_flows.distributions.density import Density
-from tfp_flows.distributions.unknown_rank import (
+from tfp_flows.distributions.density import (
+    Density,
     flat_log_prob,
     flat_sample,
     length_is_known,

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.draws import spawned_seeds
+from tfp_flows.core.random_values import spawned_seeds
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import IS_LEGACY, keras
 

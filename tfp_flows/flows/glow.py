@@ -8,7 +8,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.scale_maps import ScaleMap
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
@@ -21,6 +20,7 @@ from tfp_flows.flows.base import (
     seeds_from,
 )
 from tfp_flows.flows.levels import Levels
+from tfp_flows.transformers.affine import ScaleMap
 
 tfb = tfp.bijectors
 

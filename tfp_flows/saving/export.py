@@ -9,33 +9,74 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.saving.digest import sign_folder
-from tfp_flows.saving.files import whole_or_not_at_all
-from tfp_flows.saving.proof import provable, prove
-from tfp_flows.saving.warm_up import write_warm_up
-from tfp_flows.saving.weights import prove_same_arrays
+from tfp_flows.saving.atomic import whole_or_not_at_all
+from tfp_flows.saving.checksum import sign_folder
+from tfp_flows.saving.verification import prove, prove_same_arrays
+
+WARM_UP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks
+
+
+def write_warm_up(
+    folder: Path, model: str, requests: Mapping[str, Mapping[str, tf.Tensor]]
+) -> None:
+    """Writes one request for each signature into a SavedModel.
+
+    Args:
+      folder: the SavedModel.
+      model: name of the model; TensorFlow Serving replays to the model that it loads, whatever
+        its name.
+      requests: `{signature: {argument: tensor}}`.
+    """
+    path = folder / WARM_UP
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests.items():
+            writer.write(_prediction_log(model, signature, inputs))
+
+
+def _prediction_log(model: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
+    """Every part is `_field(its number in the .proto file, its content)`."""
+    model_spec = _field(1, model.encode()) + _field(3, signature.encode())
+    predict_request = _field(1, model_spec)
+    for name, tensor in inputs.items():
+        content = tf.make_tensor_proto(tensor).SerializeToString()
+        predict_request += _field(2, _field(1, name.encode()) + _field(2, content))
+    predict_log = _field(1, predict_request)
+    return _field(6, predict_log)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A string, bytes or message in protobuf's wire format: key, length, content."""
+    key, length = bytes([number << 3 | 2]), len(content)
+    head = bytearray()
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    return key + bytes(head) + bytes([length]) + content
+
 
 tfd = tfp.distributions
 
 
 def export_saved_model(
     flow: tfd.Distribution,
-    functions: dict[str, Callable],
+    functions: Mapping[str, Callable],
+    candidates: Mapping[str, Callable],
     path: str | os.PathLike,
-    probe: dict[str, tf.Tensor],
+    probe: Mapping[str, tf.Tensor],
 ) -> None:
     """Writes a SavedModel, reads it back, compares, and only then moves it to `path`.
 
     Args:
       flow: the distribution.
-      functions: what `signatures(flow)` gave.
+      functions: `tf.function`s by name, each with an input signature; they are served.
+      candidates: functions that could tell two flows apart, the most telling first.
       path: the directory to make or replace.
       probe: data to compare log-probabilities on, by the names of their arguments.
 
     Raises:
       RuntimeError: what was read back gives other values.
     """
-    candidates = provable(flow, functions)
     proof = prove(candidates, probe)
     for_proof = {} if proof is None else {proof.name: candidates[proof.name]}
 

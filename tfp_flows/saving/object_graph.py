@@ -23,7 +23,7 @@ from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
 from tfp_flows.saving.allowed import refuse_code
-from tfp_flows.saving.weights import load_arrays
+from tfp_flows.saving.verification import load_arrays
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.saving.atomic import whole_or_not_at_all
 from tfp_flows.saving.export import write_saved_model
-from tfp_flows.saving.files import whole_or_not_at_all
-from tfp_flows.saving.proof import Proof
+from tfp_flows.saving.verification import Proof
 
 tfd = tfp.distributions
 

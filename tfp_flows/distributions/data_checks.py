@@ -1,0 +1,157 @@
+"""Data without a density, and contexts in unsuitable units: found before training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.distributions import Flow
+
+REPEATS = 0.1  # share of rows that repeat others, from which on they are named
+_MOST_ROWS, _MOST_COLUMNS = 4096, 256  # searched for linear dependence
+_CANDIDATE = 1e-3  # what is left of a column given others, in standard deviations
+
+
+def without_density(given: np.ndarray, rows: np.ndarray) -> list[str]:
+    """What keeps the rows of a table from having a density, in words; an empty list if nothing.
+
+    Args:
+      given: `[n, columns]`.
+      rows: the same in the dtype of the flow, where values may have become equal by rounding.
+    """
+    found = []
+    constant = np.all(rows == rows[0], axis=0)
+    rounded = constant & ~np.all(given == given[0], axis=0)
+    for columns, how in ((constant & ~rounded, ""), (rounded, f" when rounded to {rows.dtype}")):
+        if columns.any():
+            found.append(f"{_named(np.flatnonzero(columns))} constant{how}")
+    groups: dict[bytes, list[int]] = {}
+    for column in np.flatnonzero(~constant):
+        groups.setdefault((rows[:, column] + 0.0).tobytes(), []).append(int(column))
+    found += [f"{_named(group)} equal" for group in groups.values() if len(group) > 1]
+    distinct = [group[0] for group in groups.values()]
+    found += [f"{_named(group)} linearly dependent" for group in _dependent(rows, distinct)]
+    count = len({row.tobytes() for row in rows + 0.0})
+    if distinct and len(rows) - count > REPEATS * len(rows):
+        found.append(f"{len(rows) - count} of {len(rows)} rows repeat other rows")
+    return found
+
+
+def _dependent(rows: np.ndarray, columns: list[int]) -> list[list[int]]:
+    """Groups of columns with a linear relation that holds to rounding."""
+    step = -(-len(rows) // _MOST_ROWS)
+    values = rows[::step, columns].astype(np.float64)
+    n, width = values.shape
+    if not 1 < width <= min(_MOST_COLUMNS, n // 2):
+        return []
+    largest = np.abs(values).max(axis=0)
+    values -= values.mean(axis=0)
+    deviation = values.std(axis=0)
+    if not deviation.all():  # constant in the rows that are searched
+        return []
+    values /= deviation
+    rounding = np.finfo(rows.dtype).eps * largest / deviation
+    left = np.abs(np.diagonal(np.linalg.qr(values, mode="r"))) / np.sqrt(n)
+    free = [i for i in range(width) if left[i] > _CANDIDATE]
+    groups = []
+    for i in (i for i in range(width) if left[i] <= _CANDIDATE):
+        others = [j for j in free if j < i]
+        weights = np.linalg.lstsq(values[:, others], values[:, i], rcond=None)[0]
+        rest = np.std(values[:, i] - values[:, others] @ weights)
+        if rest <= rounding[i] + np.abs(weights) @ rounding[others]:
+            used = [j for j, w in zip(others, weights, strict=True) if abs(w) > _CANDIDATE]
+            groups.append([columns[j] for j in (*used, i)])
+    return groups
+
+
+def _named(columns: Sequence[int]) -> str:
+    numbers = [str(c) for c in columns[:10]]
+    if len(columns) == 1:
+        return f"column {numbers[0]} is"
+    if len(columns) > 10:
+        return f"columns {', '.join(numbers)} and {len(columns) - 10} more are"
+    return f"columns {', '.join(numbers[:-1])} and {numbers[-1]} are"
+
+
+FAR = 100.0  # a network gets slow to train where its inputs' size is off by more than this
+
+
+def refuse_bad_contexts(flow: Flow, context) -> None:
+    """Raises ValueError if the context does not fit, is empty, or holds NaN or infinity."""
+    checked = flow.checked_context(context)
+    if checked is None or not checked.dtype.is_floating:
+        return
+    rows = checked.numpy().reshape(-1, max(int(np.prod(flow.context_shape)), 1))
+    if not len(rows):
+        raise ValueError(f"initialize needs at least one context, got shape {checked.shape}.")
+    bad = int((~np.isfinite(rows).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"initialize: {bad} of {len(rows)} contexts hold NaN or infinity"
+            f"{_as_cast(context, checked)}. Look at the context: remove these examples, or fill "
+            "the gaps."
+        )
+
+
+def warn_of_units(flow: Flow, context) -> None:
+    """Warns of contexts that cannot be told apart, or that an encoder is given in odd units."""
+    checked = flow.checked_context(context)
+    if checked is None or not checked.dtype.is_floating:
+        return
+    channels = _channels(checked, flow)
+    constant = (channels == channels[:1]).all(axis=0)
+    given = np.asarray(context)
+    if given.dtype != channels.dtype and given.dtype.kind in "iuf":
+        lost = constant & (_channels(given, flow) != _channels(given, flow)[:1]).any(axis=0)
+        if lost.any():
+            _warn(
+                f"{_entries(lost)} of the context differs between examples as {given.dtype.name}, "
+                f"but not in the flow's {channels.dtype.name}, so nothing can be learned of it. "
+                "Subtract a reference value before it is cast."
+            )
+    if flow.context_units is not None:
+        if flow.context_units.needs_initialization and constant.all():
+            _warn(
+                "all examples have the same context, so the spread of contexts is not known: they "
+                "are standardised by their distance from this one, relative to its size. Give "
+                "initialize the contexts of all examples, or build the flow with "
+                "standardize_context=False."
+            )
+    elif flow.context_encoder is not None and flow.parameters["standardize_context"] is None:
+        mean, spread = channels.mean(axis=0), channels.std(axis=0)
+        odd = ~constant & ((spread < 1.0 / FAR) | (np.maximum(spread, np.abs(mean)) > FAR))
+        if odd.any():
+            at = int(np.argmax(odd))
+            _warn(
+                f"{_entries(odd)} of the context goes to the context_encoder in units that "
+                f"networks learn badly from: entry {at} has mean {mean[at]:.3g} and standard deviation "
+                f"{spread[at]:.3g}. Build the flow with standardize_context=True, or with False if "
+                "the encoder needs these values."
+            )
+
+
+def _channels(context, flow: Flow) -> np.ndarray:
+    """The context's values, `[n, entries of the last axis]`."""
+    shape = flow.context_shape
+    return np.asarray(context).reshape(-1, shape[-1] if shape else 1)
+
+
+def _entries(entries: np.ndarray) -> str:
+    places = np.flatnonzero(entries).tolist()
+    more = ", ..." if len(places) > 5 else ""
+    kind = "entry" if len(places) == 1 else "entries"
+    return f"{kind} {', '.join(map(str, places[:5]))}{more} (counted from 0)"
+
+
+def _as_cast(context, checked: tf.Tensor) -> str:
+    given = np.asarray(context)
+    if given.dtype.kind == "f" and np.isfinite(given).all():
+        return f" once they are cast from {given.dtype.name} to {checked.dtype.name}"
+    return ""
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"initialize: {message}", stacklevel=4)

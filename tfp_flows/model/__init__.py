@@ -1,0 +1,5 @@
+"""`FlowModel`: a distribution as a Keras model."""
+
+from tfp_flows.model.flow_model import FlowModel
+
+__all__ = ["FlowModel"]

@@ -1,0 +1,1 @@
+"""Solvers: differential equations, roots, fixed points, and their gradients."""

@@ -1,0 +1,1 @@
+"""Element-wise monotone maps that couplings and autoregressive bijectors apply."""
