@@ -10,9 +10,7 @@ import tf_keras
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import conv, lipschitz_mlp, made
-from tfp_flows.conditioners import dense as mlp
-from tfp_flows.conditioners import dense as resnet
+from tfp_flows.conditioners import conv, lipschitz_mlp, made, mlp, resnet
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors

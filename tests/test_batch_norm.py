@@ -8,7 +8,7 @@ import tf_keras
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.core.tracing import in_training
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras

@@ -6,8 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import conv
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import conv, mlp
 
 tfb = tfp.bijectors
 

@@ -10,7 +10,7 @@ from small_flows import small
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.core.evaluation import collected_penalties
 from tfp_flows.keras_engine import keras
 

@@ -9,7 +9,7 @@ from small_flows import moved, small
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
 
 tfb, tfd = tfp.bijectors, tfp.distributions

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfp_flows import bijectors as fb
 from tfp_flows import conditioners
-from tfp_flows.core.evaluation import Noise, fresh_seed, noise_at, noise_from
+from tfp_flows.core.evaluation import Noise, noise_at, noise_from, noise_seed
 
 
 def noise(step=0):
@@ -18,17 +18,17 @@ def test_seeds_differ_by_owner_place_and_step_and_repeat_themselves():
 
     def seeds(step):
         with noise_from(noise(step)):
-            drawn = [fresh_seed(one), fresh_seed(two), fresh_seed(one)]
+            drawn = [noise_seed(one), noise_seed(two), noise_seed(one)]
             for place in range(2):
                 with noise_at(place):
-                    drawn.append(fresh_seed(one))
+                    drawn.append(noise_seed(one))
         return [tuple(s.numpy()) for s in drawn]
 
     first = seeds(0)
     assert first[0] == first[2]
     assert len({*first, *seeds(1)}) == 8
     assert first == seeds(0)
-    assert tuple(fresh_seed(one).numpy()) != tuple(fresh_seed(one).numpy())
+    assert tuple(noise_seed(one).numpy()) != tuple(noise_seed(one).numpy())
 
 
 @pytest.mark.parametrize("unroll", [False, True])

@@ -8,8 +8,7 @@ import tf_keras
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import conv
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import conv, mlp
 from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
 from tfp_flows.core.bijector import Start
 from tfp_flows.keras_engine import keras

@@ -12,7 +12,7 @@ from small_flows import moved, ready_made, small
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 
 tfd = tfp.distributions
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def refuse_older(version: str, package: str, least: str) -> None:
+def require_version(version: str, package: str, least: str) -> None:
     """Raises ImportError if `version` of a package is below `least`."""
     if [int(n) for n in version.split(".")[:2]] < [int(n) for n in least.split(".")]:
         raise ImportError(
@@ -19,10 +19,11 @@ IS_LEGACY = not hasattr(tf.keras, "__version__") or tf.keras.__version__.startsw
 if IS_LEGACY:
     import tf_keras as keras
 
-    refuse_older(keras.__version__, "tf-keras", "2.18")
+    require_version(keras.__version__, "tf-keras", "2.18")
 else:
     import keras
 
-    refuse_older(keras.__version__, "keras", "3.10")  # before, a keras.Variable copied tf.Variables
+    # Before it, a keras.Variable was a copy of its tf.Variable.
+    require_version(keras.__version__, "keras", "3.10")
 
-__all__ = ["IS_LEGACY", "keras", "refuse_older"]
+__all__ = ["IS_LEGACY", "keras", "require_version"]

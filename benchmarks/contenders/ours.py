@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from benchmarks.contenders.tf_base import DistributionContender
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 
 tfd = tfp.distributions
 

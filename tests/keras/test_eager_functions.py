@@ -9,7 +9,7 @@ from cases import each
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import vector_field as drift
+from tfp_flows.conditioners import drift
 from tfp_flows.keras_engine import keras
 
 tfd = tfp.distributions

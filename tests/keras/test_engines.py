@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfp_flows.keras_engine import refuse_older
+from tfp_flows.keras_engine import require_version
 
 TRAIN = """
 import sys
@@ -48,7 +48,7 @@ def test_both_engines_reach_the_same_loss():
 
 
 def test_versions_that_would_not_train_are_refused():
-    refuse_older("3.10.0", "keras", "3.10")
-    refuse_older("4.0.0.dev1", "keras", "3.10")
+    require_version("3.10.0", "keras", "3.10")
+    require_version("4.0.0.dev1", "keras", "3.10")
     with pytest.raises(ImportError, match=r"needs keras 3\.10 or later, found 3\.9\.2"):
-        refuse_older("3.9.2", "keras", "3.10")
+        require_version("3.9.2", "keras", "3.10")

@@ -261,7 +261,7 @@ def test_masks_of_tfp_networks_hold():
 
 def test_frozen_parts_stay():
     from tfp_flows import bijectors as fb
-    from tfp_flows.conditioners import dense as mlp
+    from tfp_flows.conditioners import mlp
 
     nets = [mlp(1, 2, (4,)), mlp(1, 2, (4,))]
     nets[0].trainable = False

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 import tfp_flows as flows
 from tfp_flows.saving import atomic as files
+from tfp_flows.saving import atomic_write
 from tfp_flows.saving import checksum as digest
-from tfp_flows.saving import whole_or_not_at_all
 
 WRITERS = {"flow.keras": "save", "flow.weights.h5": "save_weights", "served": "export"}
 EVERY = pytest.mark.parametrize("name", WRITERS)
@@ -127,7 +127,7 @@ def exchanged(target, times):
 
     watcher = threading.Thread(target=watch)
     for i in range(times):
-        with whole_or_not_at_all(target) as draft:
+        with atomic_write(target) as draft:
             draft.mkdir()
             (draft / "saved_model.pb").write_text(str(i))
         if i == 0:
@@ -195,7 +195,7 @@ def test_a_link_stays_a_link(name, relative, tmp_path):
 
 
 def written(path, content="new", **kwargs):
-    with whole_or_not_at_all(path, **kwargs) as draft:
+    with atomic_write(path, **kwargs) as draft:
         draft.write_text(content)
 
 
@@ -216,7 +216,7 @@ def test_what_stands_in_the_place_of_a_file(folder):
     written(path)  # keeps the permissions; a hard link keeps the content
     assert path.stat().st_mode & 0o777 == 0o640
     assert (path.read_text(), (folder / "other").read_text()) == ("new", "old")
-    with pytest.raises(FileExistsError, match="it is a file"), whole_or_not_at_all(path) as draft:
+    with pytest.raises(FileExistsError, match="it is a file"), atomic_write(path) as draft:
         draft.mkdir()
     os.chmod(folder, 0o777)
     path.chmod(0o444)
@@ -230,7 +230,7 @@ def test_a_model_folder_with_notes_in_it_is_not_replaced(tmp_path):
     for name in ("saved_model.pb", "notes.txt"):
         target.mkdir(exist_ok=True)
         (target / name).write_text("mine")
-    with pytest.raises(FileExistsError, match="other things"), whole_or_not_at_all(target) as draft:
+    with pytest.raises(FileExistsError, match="other things"), atomic_write(target) as draft:
         draft.mkdir()
     assert (target / "notes.txt").read_text() == "mine"
 
@@ -252,15 +252,15 @@ def test_errors_of_writing_say_what_could_not_be_written(tmp_path):
     for error in (OSError("no number"), tf.errors.ResourceExhaustedError(None, None, "disk")):
         with (
             pytest.raises(OSError, match=r"^Cannot write .*file, and what was there"),
-            whole_or_not_at_all(tmp_path / "file"),
+            atomic_write(tmp_path / "file"),
         ):
             raise error
 
 
 WRITE_AND_WAIT = """
 import sys, time
-from tfp_flows.saving import whole_or_not_at_all
-with whole_or_not_at_all(sys.argv[1]) as draft:
+from tfp_flows.saving import atomic_write
+with atomic_write(sys.argv[1]) as draft:
     draft.write_text("half")
     print("there", flush=True)
     time.sleep(600)
@@ -349,8 +349,9 @@ def test_weights_of_another_dtype_or_format(tmp_path):
 )
 def test_weights_of_another_format(number, match, tmp_path, monkeypatch):
     model, path = small_model(), tmp_path / "flow.weights.h5"
-    monkeypatch.setattr(digest, "FORMAT", number)
-    model.save_weights(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(digest, "FORMAT", number)
+        model.save_weights(path)
     with pytest.raises(ValueError, match=match):
         model.load_weights(path)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.solvers.fixed_point import Step, settle
+from tfp_flows.solvers.fixed_point import Step, triangular_fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
 from tfp_flows.transformers.affine import ScaleMap, get_scale_map
 from tfp_flows.transformers.spline import Settings, spline
@@ -74,13 +74,15 @@ class _Autoregressive(FlowBijector):
 
         def solve_transposed(triangular_vjp, d):
             slope = slopes[-1]
-            return settle(lambda u: (d - triangular_vjp(u)) / slope, d / slope).value
+            return triangular_fixed_point(
+                lambda u: (d - triangular_vjp(u)) / slope, d / slope
+            ).value
 
         y = implicit_inverse(evaluate, x, solve, solve_transposed)
         return y, -self._inverse_and_log_det(y, context)[1]
 
     def _searched(self, step: Step, start: tf.Tensor) -> tf.Tensor:
-        value, is_triangular = settle(step, start)
+        value, is_triangular = triangular_fixed_point(step, start)
         message = (
             f"{self.name}: the search for the data of given latents has not settled after "
             f"{start.shape[-1]} passes, one for each entry. Conditioner {self._network!r} "

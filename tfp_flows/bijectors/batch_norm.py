@@ -105,7 +105,7 @@ class BatchNorm(FlowBijector):
         # What comes after it is initialised on what it will see in training.
         return self._normalize(y)[0]
 
-    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+    def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         raise ValueError(
             f"{self.name} cannot be trained by inversion: the statistics of a batch are not to be "
             "found from its latents. Use reversible=False, or ActNorm."

@@ -10,9 +10,14 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
-from tfp_flows.core import FlowBijector
-from tfp_flows.core.reversible import NO_SECOND, add_gradients, rebuild, with_rebuilt_gradient
-from tfp_flows.core.stack import refuse_new_draws
+from tfp_flows.core import FlowBijector, private
+from tfp_flows.core.reversible import (
+    NO_SECOND,
+    add_gradients,
+    recompute_input,
+    with_recomputed_gradient,
+)
+from tfp_flows.core.stack import validate_repeatable
 from tfp_flows.core.support import both, inverse_within, is_formula
 from tfp_flows.core.tracing import InGraph
 
@@ -53,7 +58,7 @@ class Chain(FlowBijector):
         parameters = dict(locals())
         bijectors = list(bijectors)
         for b in bijectors:
-            if not isinstance(b, tfb.Bijector) or not b._is_injective:
+            if not isinstance(b, tfb.Bijector) or not private.is_injective(b):
                 raise TypeError(f"Chain takes injective tfb.Bijector instances, got {b!r}.")
         # TFP's own chain knows all about ranks, shapes and dtypes of compositions.
         self._shapes = tfb.Chain(bijectors)
@@ -67,8 +72,8 @@ class Chain(FlowBijector):
         self._bijectors = bijectors
         self._reversible = bool(reversible)
         if reversible:
-            refuse_new_draws(self)
-        self._run_reversibly = self._no_dependency(InGraph(self._with_rebuilt_gradient))
+            validate_repeatable(self)
+        self._run_reversibly = self._no_dependency(InGraph(self._with_recomputed_gradient))
         self._folded = self._no_dependency(fold(bijectors))
         self._with_bounds = self._folded
         if reversible:  # bounds of the data are looked at before what is rebuilt
@@ -100,18 +105,18 @@ class Chain(FlowBijector):
             return self._run_reversibly(value, context, ndims, forward)
         return self._walk(value, ndims, context, forward)
 
-    def _with_rebuilt_gradient(self, value, context, forward: bool):
+    def _with_recomputed_gradient(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
 
         def evaluate(value, context):
             out, log_det = self._walk(value, ndims, context, forward)
             return out, log_det + tf.zeros(tf.shape(value)[: value.shape.rank - ndims], out.dtype)
 
-        def rebuild_inputs(out, d_out, d_log_det, sources, context):
-            return self._rebuild(out, d_out, d_log_det, ndims, sources, context, forward)
+        def recompute_inputs(out, d_out, d_log_det, sources, context):
+            return self._recompute(out, d_out, d_log_det, ndims, sources, context, forward)
 
-        return with_rebuilt_gradient(
-            evaluate, rebuild_inputs, self.variables, value, context, NO_SECOND
+        return with_recomputed_gradient(
+            evaluate, recompute_inputs, self.variables, value, context, NO_SECOND
         )
 
     def _walk(self, value, event_ndims: int, context, forward: bool):
@@ -124,13 +129,13 @@ class Chain(FlowBijector):
     def _path(self, event_ndims: int, forward: bool) -> list[tuple[tfb.Bijector, int]]:
         return _path(self._folded, event_ndims, forward)
 
-    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+    def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         d_sources = [None] * len(sources)
         for b, ndims in reversed(self._path(event_ndims, forward)):
             # Or the executor would rebuild everything first, and nothing would be saved.
             with tf.control_dependencies([d_out]):
                 out = tf.identity(out)
-            out, d_out, d_more = _rebuild_part(
+            out, d_out, d_more = _recompute_part(
                 b, out, d_out, d_log_det, ndims, sources, context, forward
             )
             d_sources = add_gradients(d_sources, d_more)
@@ -172,7 +177,7 @@ class Chain(FlowBijector):
         increasing = True
         for b in self._bijectors:
             given = kwargs if isinstance(b, FlowBijector) else {}
-            increasing = tf.equal(increasing, b._internal_is_increasing(**given))
+            increasing = tf.equal(increasing, private.is_increasing(b, **given))
         return increasing
 
     def _forward_dtype(self, dtype, **kwargs):
@@ -226,10 +231,10 @@ def _step(b: tfb.Bijector, value, event_ndims: int, context, forward: bool):
     return b.inverse(value), b.inverse_log_det_jacobian(value, event_ndims)
 
 
-def _rebuild_part(b, out, d_out, d_log_det, event_ndims, sources, context, forward):
+def _recompute_part(b, out, d_out, d_log_det, event_ndims, sources, context, forward):
     if isinstance(b, FlowBijector):
-        return b._rebuild(out, d_out, d_log_det, event_ndims, sources, context, forward)
-    return rebuild(
+        return b._recompute(out, d_out, d_log_det, event_ndims, sources, context, forward)
+    return recompute_input(
         lambda value: _step(b, value, event_ndims, context, forward),
         lambda out: b.inverse(out) if forward else b.forward(out),
         out,

@@ -84,7 +84,7 @@ class Rotation(FlowBijector):
             name=name,
         )
 
-    def _fresh_values(self, turn):
+    def _reinitialised(self, turn):
         random = random_state(self.parameters["seed"], turn)
         return [(self.rotation, self._random_angles(self.rotation.shape[0], random))]
 

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.evaluation import add_penalty, fresh_seed, penalties_wanted
-from tfp_flows.core.memo import outdate_notes
+from tfp_flows.core.evaluation import add_penalty, noise_seed, penalties_wanted
+from tfp_flows.core.memo import settings_changed
 from tfp_flows.core.tracing import InGraph, in_training
 from tfp_flows.solvers.ode import Adaptive, Fixed
 from tfp_flows.solvers.trajectory import Path, Rates, draw_probes
@@ -114,7 +114,7 @@ class ContinuousFlow(FlowBijector):
         _check_numbers(parameters)
         super().__init__(forward_min_event_ndims=int(event_ndims), parameters=parameters, name=name)
         self._network = Network(drift, name=f"{name}_drift")
-        if self._network.draws_anew:
+        if self._network.is_random:
             raise ValueError(f"The drift of {name} holds random layers: leave them out.")
         adaptive = solver == "adaptive"
         self._solver = self._no_dependency(
@@ -143,7 +143,7 @@ class ContinuousFlow(FlowBijector):
         _check_choice("trace", trace)
         self._trace = trace
         self._parameters["trace"] = trace  # a copy, or a file, has it too
-        outdate_notes()
+        settings_changed()
 
     def evaluations(self, value, context=None, direction: str = "inverse") -> tf.Tensor:
         """How often a solve evaluates the drift (the whole batch at once): a scalar.
@@ -211,7 +211,7 @@ class ContinuousFlow(FlowBijector):
             width = context.shape[-1]
             context = tf.broadcast_to(context, tf.concat([batch, [width]], 0))
             context = tf.reshape(context, [-1, width])
-        seed = fresh_seed(self, None if in_training() else self._seed)
+        seed = noise_seed(self, None if in_training() else self._seed)
         probes = draw_probes(state, trace, self._noise, seed)
         start, end = self._times if forward else self._times[::-1]
         weights = tuple(math.copysign(w, end - start) for w in self._weights)

@@ -86,7 +86,7 @@ class Invertible1x1Conv(FlowBijector):
         upper = tf.linalg.band_part(tf.cast(self.upper, dtype), 0, -1)
         return eye, lower, tf.linalg.set_diag(upper, diagonal)
 
-    def _fresh_values(self, turn):
+    def _reinitialised(self, turn):
         random = random_state(self.parameters["seed"], turn)
         fresh = _random_rotation(self.lower.shape[0], random)
         return [(getattr(self, name), value) for name, value in fresh.items()]

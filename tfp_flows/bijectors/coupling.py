@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfp_flows.bijectors.masks import Parts, make_parts, mask_event_ndims
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.bijector import reduce_log_det
-from tfp_flows.core.reversible import pull
+from tfp_flows.core.reversible import vjp_of
 from tfp_flows.transformers.affine import ScaleMap, get_scale_map
 
 
@@ -65,7 +65,7 @@ class _Coupling(FlowBijector):
         parameters = self._condition(parts, kept, changed, context)
         return self._merge(parts, kept, *self._uncouple(changed, parameters))
 
-    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+    def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         """One evaluation of the conditioner serves both the inversion and the gradient."""
         there, back = self._couple, self._uncouple
         if not forward:
@@ -79,10 +79,12 @@ class _Coupling(FlowBijector):
             coupling_tape.watch([kept, changed, *parameters])
             out, log_det = self._merge(parts, kept, *there(changed, parameters))
             log_det = reduce_log_det(log_det, out, event_ndims, self.forward_min_event_ndims)
-        d_kept, d_changed, *d_parameters = pull(
+        d_kept, d_changed, *d_parameters = vjp_of(
             coupling_tape, [out, log_det], [d_out, d_log_det], [kept, changed, *parameters]
         )
-        d_conditioning, *d_sources = pull(network_tape, parameters, d_parameters, [kept, *sources])
+        d_conditioning, *d_sources = vjp_of(
+            network_tape, parameters, d_parameters, [kept, *sources]
+        )
         d_value = parts.merge(d_kept + d_conditioning, d_changed)
         return parts.merge(kept, changed), d_value, d_sources
 

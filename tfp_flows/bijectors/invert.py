@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow_probability as tfp
 
-from tfp_flows.core import FlowBijector
+from tfp_flows.core import FlowBijector, private
 
 tfb = tfp.bijectors
 
@@ -68,7 +68,7 @@ class Invert(FlowBijector):
         return self._inverted.forward_event_shape_tensor(shape)
 
     def _is_increasing(self, **kwargs):
-        return self._inverted._internal_is_increasing(**kwargs)
+        return private.is_increasing(self._inverted, **kwargs)
 
     def _forward_dtype(self, dtype, **kwargs):
         return self._inverted.inverse_dtype(dtype)

@@ -68,7 +68,7 @@ class _Reflecting(FlowBijector):
         """The matrix that multiplies rows from the right, and its log-det; `q` is orthogonal."""
         raise NotImplementedError
 
-    def _fresh_values(self, turn):
+    def _reinitialised(self, turn):
         shape = tuple(self.vectors.shape)
         return [(self.vectors, random_state(self._seed, turn).normal(size=shape))]
 

@@ -55,7 +55,7 @@ class Amortized(FlowBijector):
         """The numbers to start from."""
         raise NotImplementedError
 
-    def _fresh_values(self, turn):
+    def _reinitialised(self, turn):
         return [(self.raw, self._start(random_state(self._seed, turn)))]
 
     def _numbers(self, value: tf.Tensor, context) -> tf.Tensor:

@@ -8,12 +8,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
-from tfp_flows.core import FlowBijector
+from tfp_flows.core import FlowBijector, private
 from tfp_flows.core.bijector import Start
 from tfp_flows.core.evaluation import add_penalty, noise_at, penalties_wanted, summed_penalties
 from tfp_flows.core.loop import Loop
-from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_rebuilt_gradient
-from tfp_flows.core.stack import Stack, refuse_new_draws
+from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
+from tfp_flows.core.stack import Stack, validate_repeatable
 from tfp_flows.core.tracing import InGraph
 
 tfb = tfp.bijectors
@@ -95,7 +95,7 @@ class Repeat(FlowBijector):
             name=name,
         )
         if reversible:
-            refuse_new_draws(self)
+            validate_repeatable(self)
 
     _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
         "_step",
@@ -132,11 +132,13 @@ class Repeat(FlowBijector):
         def evaluate(value, context):
             return self._evaluate_steps(value, context, forward)
 
-        def rebuild_inputs(out, d_out, d_log_det, sources, context):
-            return self._rebuild_steps(out, d_out, d_log_det, context, forward)
+        def recompute_inputs(out, d_out, d_log_det, sources, context):
+            return self._recompute_steps(out, d_out, d_log_det, context, forward)
 
         variables = self._stack.stacked
-        return with_rebuilt_gradient(evaluate, rebuild_inputs, variables, value, context, NO_SECOND)
+        return with_recomputed_gradient(
+            evaluate, recompute_inputs, variables, value, context, NO_SECOND
+        )
 
     def _evaluate_steps(self, value, context, forward: bool):
         ndims = self.forward_min_event_ndims
@@ -176,7 +178,7 @@ class Repeat(FlowBijector):
                 stacked[place].assign(array.stack())
         return out, log_det
 
-    def _rebuild_steps(self, out, d_out, d_log_det, context, forward: bool):
+    def _recompute_steps(self, out, d_out, d_log_det, context, forward: bool):
         """The loop backwards: inputs from outputs, and the gradients on the way."""
         ndims = self.forward_min_event_ndims
         stacked = self._stack.stacked
@@ -192,7 +194,7 @@ class Repeat(FlowBijector):
             with tf.control_dependencies([d_value]):  # not before its gradient is here
                 value = tf.identity(value)
             with self._stack.at(slices), noise_at(i):
-                before, d_before, d_sources = self._step._rebuild(
+                before, d_before, d_sources = self._step._recompute(
                     value, d_value, d_log_det, ndims, sources, context, forward
                 )
             found = [
@@ -242,7 +244,7 @@ class Repeat(FlowBijector):
             increasing = tf.constant(True)
             for slices in self._stack.slices() if self._stack.stacked else [[]] * self._count:
                 with self._stack.at(slices):
-                    more = self._step._internal_is_increasing(**kwargs)
+                    more = private.is_increasing(self._step, **kwargs)
                 increasing = tf.equal(increasing, more)
             return increasing
 

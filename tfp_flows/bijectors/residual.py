@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.evaluation import fresh_seed, holding
+from tfp_flows.core.evaluation import holding, noise_seed
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.solvers.fixed_point import fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
@@ -103,7 +103,7 @@ class Residual(FlowBijector):
             change, log_det = exact_log_det(network, y)
         else:
             change, log_det = unbiased_log_det(
-                network, y, fresh_seed(self, self._seed), self._exact_terms, self._continuation
+                network, y, noise_seed(self, self._seed), self._exact_terms, self._continuation
             )
         return y + change, log_det
 

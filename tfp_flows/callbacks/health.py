@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfp_flows.callbacks.health_plot import draw
 from tfp_flows.callbacks.measures import Walk, not_finite_variables, worst
+from tfp_flows.core import private
 from tfp_flows.keras_engine import keras
 
 
@@ -22,7 +23,7 @@ class State:
     """
 
     def __init__(self, model: keras.Model):
-        variables, rate = model.optimizer.variables, _rate(model.optimizer)
+        variables, rate = model.optimizer.variables, private.learning_rate(model.optimizer)
         variables = variables() if callable(variables) else variables  # optimizers of old
         kept = [*model.flow.variables, *(v for v in variables if v is not rate)]
         self._values: list[tuple[Any, np.ndarray]] = [(v, v.numpy()) for v in kept]
@@ -33,19 +34,14 @@ class State:
             variable.assign(value)
 
 
-def refuse_schedule(optimizer: Any) -> None:
+def validate_no_schedule(optimizer: Any) -> None:
     """Raises ValueError for a learning rate that cannot be lowered."""
-    rate = _rate(optimizer)
+    rate = private.learning_rate(optimizer)
     if callable(rate):
         raise ValueError(
             f"The learning rate follows a {type(rate).__name__}, which cannot be lowered. Give "
             "FlowHealth factor=1 (to roll back alone) or another action, or the optimizer a number."
         )
-
-
-def _rate(optimizer: Any) -> Any:
-    """The learning rate as the optimizer holds it: a variable, or a schedule."""
-    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
 
 
 ACTIONS = ("stop", "roll_back", "lower_rate", "warn")
@@ -165,7 +161,7 @@ class FlowHealth(keras.callbacks.Callback):
         self.model.check_examples(given)
         self._examples = [tf.convert_to_tensor(e) for e in tf.nest.flatten(given)]
         if self.action in ("roll_back", "lower_rate") and self.factor < 1.0:
-            refuse_schedule(self.model.optimizer)
+            validate_no_schedule(self.model.optimizer)
         self._walk = Walk(flow)
         self._healthy: State | None = None
         self._acted, self._epoch, self.history, self.message = 0, 0, [], ""

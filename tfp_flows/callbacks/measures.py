@@ -11,9 +11,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-# What `tfb.Chain(...)` makes of bijectors that are, as ours, no composite tensors.
-from tensorflow_probability.python.bijectors.chain import _Chain
-
 from tfp_flows.bijectors import (
     ActNorm,
     AffineCoupling,
@@ -22,7 +19,7 @@ from tfp_flows.bijectors import (
     MultiScale,
     Repeat,
 )
-from tfp_flows.core import variable_paths
+from tfp_flows.core import private, variable_paths
 from tfp_flows.distributions import Dequantized
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -96,7 +93,7 @@ class Walk:
                 return self._walk(part, value, context, here, found), None
 
             return b.merge_latents(b._descend(value, level)[0])
-        if isinstance(b, Chain) or type(b) is _Chain:
+        if isinstance(b, Chain) or type(b) is private.TFPChain:
             for i, part in enumerate(b.bijectors):
                 value = self._walk(part, value, context, f"{path}.bijectors.{i}", found)
             return value

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.checking import faults, gradients
 from tfp_flows.checking.subject import Subject
+from tfp_flows.core import private
 
 tfb = tfp.bijectors
 
@@ -94,7 +95,7 @@ def check_bijector(
       >>> report.faults
       []
     """
-    if not isinstance(bijector, tfb.Bijector) or not bijector._is_injective:
+    if not isinstance(bijector, tfb.Bijector) or not private.is_injective(bijector):
         raise ValueError(f"check_bijector takes an injective tfb.Bijector, got {bijector!r}.")
     x = tf.convert_to_tensor(x)
     least = bijector.forward_min_event_ndims

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.checking.subject import Subject, fresh
-from tfp_flows.core.variables import UntrackedVariableError, refuse_untracked
+from tfp_flows.core.variables import UntrackedVariableError, validate_tracked
 
 
 def shapes(s: Subject) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _pair(value, log_det):
 def untracked(s: Subject) -> Iterator[str]:
     """Every trainable variable that is read is among `trainable_variables`."""
     try:
-        with refuse_untracked(s.bijector):
+        with validate_tracked(s.bijector):
             for name, argument in s.arguments().items():
                 s.methods[name](fresh(argument))
     except UntrackedVariableError as error:

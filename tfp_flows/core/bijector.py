@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.memo import PairMemo
-from tfp_flows.core.reversible import rebuild
+from tfp_flows.core.reversible import recompute_input
 from tfp_flows.core.shapes import flat_batch, restored, spread
 from tfp_flows.core.variables import FrozenByNetworks
 
@@ -87,7 +87,7 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """Sets data-dependent variables from the batch `y`; returns its latents."""
         return self._inverse_and_log_det(y, context)[0]
 
-    def _fresh_values(self, turn: int) -> list[tuple[tf.Variable, np.ndarray]]:
+    def _reinitialised(self, turn: int) -> list[tuple[tf.Variable, np.ndarray]]:
         """Another draw of variables that start at random; `turn` counts the draws."""
         return []
 
@@ -100,7 +100,7 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """Whether a data-dependent variable here still waits for `flows.initialize`."""
         return any(start.waits() for start in starts_in((self, *self.submodules)))
 
-    def _rebuild(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
+    def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         """Runs an evaluation backwards: its input and gradients, from its output.
 
         Args:
@@ -117,7 +117,7 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         there, back = self.forward_and_log_det, self._inverse
         if not forward:
             there, back = self.inverse_and_log_det, self._forward
-        return rebuild(
+        return recompute_input(
             lambda value: there(value, event_ndims, context),
             lambda out: back(out, context),
             out,

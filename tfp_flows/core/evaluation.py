@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfp_flows.core import private
+
 _LOCAL = threading.local()
 _fold = tf.random.experimental.stateless_fold_in
 
@@ -59,7 +61,7 @@ def noise_source() -> Callable[[], tf.Tensor] | None:
 
 @contextlib.contextmanager
 def noise_from(noise: Noise) -> Iterator[None]:
-    """Within the block, in this thread, `fresh_seed` asks `noise`."""
+    """Within the block, in this thread, `noise_seed` asks `noise`."""
     before, _LOCAL.noise = current_noise(), noise
     try:
         yield
@@ -72,7 +74,7 @@ def noise_at(place: tf.Tensor | int) -> contextlib.AbstractContextManager:
     return noise_from(current_noise().at(place))
 
 
-def fresh_seed(owner: Any, own: int | None = None) -> tf.Tensor:
+def noise_seed(owner: Any, own: int | None = None) -> tf.Tensor:
     """A seed of shape [2] for `owner`.
 
     It follows from the owner's `own` seed if there is one, or from `noise_from`, or else from
@@ -159,4 +161,4 @@ def _places() -> Iterator[Any]:
     graph = tf.compat.v1.get_default_graph()
     while graph is not None:
         yield graph
-        graph = getattr(graph, "outer_graph", None)
+        graph = private.outer_graph(graph)

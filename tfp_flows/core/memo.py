@@ -19,10 +19,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# The one way to ask which tapes record a tensor; TensorFlow has no public one.
-from tensorflow.python import pywrap_tfe
-
-from tfp_flows.core.substitution import is_given
+from tfp_flows.core import private
+from tfp_flows.core.substitution import is_substituted
 from tfp_flows.core.tracing import in_training
 from tfp_flows.core.variables import components
 
@@ -32,7 +30,7 @@ _OTHER = {"forward": "inverse", "inverse": "forward"}
 _settings = [0]  # how often a setting of any bijector has changed
 
 
-def outdate_notes() -> None:
+def settings_changed() -> None:
     """Makes every note of every bijector stale: a setting that is no variable has changed."""
     _settings[0] += 1
 
@@ -113,17 +111,19 @@ class PairMemo:
     def _notes(self) -> dict:
         if tf.executing_eagerly():
             return self._eager_notes
-        return _owned_by_graph(tf.compat.v1.get_default_graph(), ("tfp_flows_notes", id(self)))
+        return private.owned_by_graph(
+            tf.compat.v1.get_default_graph(), ("tfp_flows_notes", id(self))
+        )
 
     def _state(self, *tensors) -> tuple:
         """What must be unchanged for a note to hold: the variables, and the tapes at work."""
         probes = [t for t in tensors if t is not None]
-        own = [v for v in self._components() if v.trainable and not is_given(v)]
+        own = [v for v in self._components() if v.trainable and not is_substituted(v)]
         for variable in own[:1]:  # a tape within a tape shows itself by watching it
-            pywrap_tfe.TFE_Py_TapeVariableAccessed(variable)
+            private.watch(variable)
             probes.append(variable.handle)
         # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
-        tapes = [pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes([t]) for t in probes]
+        tapes = private.recording(probes)
         return (*tapes, self.epoch())
 
     def epoch(self) -> int:
@@ -131,7 +131,7 @@ class PairMemo:
 
         That is whether a tape watches, and whether a Keras model is being trained.
         """
-        mode = pywrap_tfe.TFE_Py_TapeSetIsEmpty(), in_training()
+        mode = private.no_tape(), in_training()
         return hash((*mode, _settings[0], self.fingerprint()))
 
     def fingerprint(self) -> tuple[int, ...] | int:
@@ -155,7 +155,7 @@ class PairMemo:
 
 def _count_writes(graph, handles: set[int]) -> int:
     """How many ops of `graph` may write the variables with these handles."""
-    index = _owned_by_graph(graph, "tfp_flows_writes")
+    index = private.owned_by_graph(graph, "tfp_flows_writes")
     touched = index.setdefault("touched", [])  # for each op that may write: what it may write
     ops = graph.get_operations()
     for op in ops[index.get("scanned", 0) :]:
@@ -164,15 +164,5 @@ def _count_writes(graph, handles: set[int]) -> int:
             if resources:
                 touched.append(resources)
     index["scanned"] = len(ops)
-    ours = handles | {
-        id(inner) for outer, inner in getattr(graph, "captures", ()) if id(outer) in handles
-    }
+    ours = handles | {id(inner) for outer, inner in private.captures(graph) if id(outer) in handles}
     return sum(any(r in ours for r in resources) for resources in touched)
-
-
-def _owned_by_graph(graph, key) -> dict:
-    """A dict that lives and dies with `graph`, kept as one of its collections."""
-    owned = graph.get_collection_ref((key, id(graph)))  # inner graphs inherit collections
-    if not owned:
-        owned.append({})
-    return owned[0]

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core import private
 from tfp_flows.core.variables import LiveVariables, is_keras_layer
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -80,10 +81,8 @@ class _Namer:
 
     def _visit_attributes(self, module: tf.Module, path: tuple[str, ...]) -> None:
         """Names what no argument has led to."""
-        found = module._flatten(
-            predicate=lambda leaf: isinstance(leaf, tf.Variable) and id(leaf) in self._unnamed,
-            with_path=True,
-            expand_composites=True,
+        found = private.attributes(
+            module, lambda leaf: isinstance(leaf, tf.Variable) and id(leaf) in self._unnamed
         )
         for attributes, variable in sorted(found, key=lambda item: [str(a) for a in item[0]]):
             parts = [str(attribute).strip("_") for attribute in attributes]

@@ -8,7 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from tfp_flows.core.variables import LiveVariables, held_layers, is_keras_layer, refuse_untracked
+from tfp_flows.core import private
+from tfp_flows.core.variables import LiveVariables, held_layers, is_keras_layer, validate_tracked
 
 
 class Network(tf.Module):
@@ -52,15 +53,14 @@ class Network(tf.Module):
         return held_layers(self._net)
 
     @property
-    def draws_anew(self) -> bool:
+    def is_random(self) -> bool:
         """Whether a second evaluation cannot repeat the random numbers of the first.
 
         So it is with tf_keras's dropout, whose generators keep their state out of sight.
         """
         if not isinstance(self._net, tf_keras.layers.Layer):
             return False
-        layers = [self._net, *self._net._flatten_layers()]
-        return any(hasattr(layer, "_random_generator") for layer in layers)
+        return any(private.has_random_state(layer) for layer in private.sublayers(self._net))
 
     def __call__(
         self,
@@ -119,7 +119,7 @@ class Network(tf.Module):
     def _call_net(self, x: tf.Tensor, context) -> tf.Tensor:
         # Every trace is guarded, and the first eager call: the later ones read the same.
         guard = not (self._checked and tf.executing_eagerly())
-        with refuse_untracked(self) if guard else contextlib.nullcontext():
+        with validate_tracked(self) if guard else contextlib.nullcontext():
             out = self._net(*self._arguments(x, context))
         self._checked = True
         return out

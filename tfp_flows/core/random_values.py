@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.core import private
 from tfp_flows.core.bijector import FlowBijector
 from tfp_flows.core.network import Network
-from tfp_flows.core.variables import as_tf_variable
 
 
-def values_drawn_again(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
+def reinitialised_values(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
     """New random values by `id` of the variable; those that do not start at random are absent.
 
     Far cheaper than making the module again. It knows this package's bijectors, and Keras layers
@@ -22,19 +22,19 @@ def values_drawn_again(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
     drawn: dict[int, np.ndarray] = {}
     for part in (module, *module.submodules):
         if isinstance(part, FlowBijector):
-            drawn.update((id(v), value) for v, value in part._fresh_values(turn))
+            drawn.update((id(v), value) for v, value in part._reinitialised(turn))
         elif isinstance(part, Network):
             for layer in part.layers:
-                drawn.update(_weights_drawn_again(layer, turn))
+                drawn.update(_reinitialised_weights(layer, turn))
     return drawn
 
 
-def _weights_drawn_again(net: Any, turn: int) -> Iterator[tuple[int, np.ndarray]]:
-    for layer in (net, *net._flatten_layers()):
+def _reinitialised_weights(net: Any, turn: int) -> Iterator[tuple[int, np.ndarray]]:
+    for layer in private.sublayers(net):
         for weight in layer.weights:
             name = weight.name.split("/")[-1].split(":")[0]
             initializer = getattr(layer, f"{name}_initializer", None)
-            variable = as_tf_variable(weight)
+            variable = private.tf_variable(weight)
             if initializer is None or np.ptp(variable.numpy()) == 0.0:
                 continue
             config = initializer.get_config()

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core.evaluation import current_noise, noise_from
-from tfp_flows.core.substitution import reading
+from tfp_flows.core.substitution import substituted
 
 Results = list[tf.Tensor]
 
@@ -54,7 +54,7 @@ NO_SECOND = (
 )
 
 
-def rebuild(
+def recompute_input(
     there: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
     back: Callable[[tf.Tensor], tf.Tensor],
     out: tf.Tensor,
@@ -78,11 +78,11 @@ def rebuild(
     with tf.GradientTape() as tape:
         tape.watch([value, *sources])
         results = there(value)
-    d_value, *d_sources = pull(tape, results, [d_out, d_log_det], [value, *sources])
+    d_value, *d_sources = vjp_of(tape, results, [d_out, d_log_det], [value, *sources])
     return value, d_value, d_sources
 
 
-def pull(tape: tf.GradientTape, results, d_results, sources) -> list[tf.Tensor | None]:
+def vjp_of(tape: tf.GradientTape, results, d_results, sources) -> list[tf.Tensor | None]:
     """`tape.gradient`, where None is no gradient, and the first source's is never None."""
     known = [
         (r, _summed_like(d, r)) for r, d in zip(results, d_results, strict=True) if d is not None
@@ -106,9 +106,9 @@ def add_gradients(totals: list, more: Sequence[tf.Tensor | None]) -> list:
     ]
 
 
-def with_rebuilt_gradient(
+def with_recomputed_gradient(
     evaluate: Evaluation,
-    rebuild_inputs: Callable,
+    recompute_inputs: Callable,
     variables: Sequence[tf.Variable],
     value: tf.Tensor,
     context: tf.Tensor | None,
@@ -121,7 +121,7 @@ def with_rebuilt_gradient(
 
     Args:
       evaluate: `(value, context) -> (out, log_det)`; `log_det` has the shape of the batch.
-      rebuild_inputs: `(out, d_out, d_log_det, sources, context) -> (value, d_value, d_sources)`.
+      recompute_inputs: `(out, d_out, d_log_det, sources, context) -> (value, d_value, d_sources)`.
       variables: all that it reads. Those that are not trained, as the states of random
         generators, read the same in both passes.
       value: argument.
@@ -141,7 +141,7 @@ def with_rebuilt_gradient(
     def run(value, *sources):
         context = sources[len(trained)] if len(sources) > len(trained) else None
         tensors = [*sources[: len(trained)], *fixed]
-        with reading([*trained, *others], tensors) as assigned:
+        with substituted([*trained, *others], tensors) as assigned:
             out, log_det = evaluate(value, context)
         updated = [trained[place].name for place in assigned if place < len(trained)]
         if updated:
@@ -155,8 +155,8 @@ def with_rebuilt_gradient(
             others[place - len(trained)].assign(new)
 
         def rebuilt(d_out, d_log_det, *_):
-            with reading([*trained, *others], tensors), noise_from(noise):
-                _, d_value, d_sources = rebuild_inputs(out, d_out, d_log_det, sources, context)
+            with substituted([*trained, *others], tensors), noise_from(noise):
+                _, d_value, d_sources = recompute_inputs(out, d_out, d_log_det, sources, context)
             known = zip(sources, d_sources, strict=True)
             return [d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)]
 

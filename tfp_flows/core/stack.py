@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfp_flows.core.naming import variable_paths
 from tfp_flows.core.network import Network
-from tfp_flows.core.random_values import values_drawn_again
-from tfp_flows.core.substitution import reading
+from tfp_flows.core.random_values import reinitialised_values
+from tfp_flows.core.substitution import substituted
 from tfp_flows.core.variables import set_trainable
 
 
@@ -67,7 +67,7 @@ class Stack(tf.Module):
         """Stacks a module `count` times: what starts at random in it is drawn anew each time."""
         values = [[v.numpy() for v in template.variables]]
         for turn in range(1, count):
-            drawn = values_drawn_again(template, turn)
+            drawn = reinitialised_values(template, turn)
             pairs = zip(template.variables, values[0], strict=True)
             values.append([drawn.get(id(v), value) for v, value in pairs])
         return cls(template, _stacked(template, values), name)
@@ -100,7 +100,7 @@ class Stack(tf.Module):
     @contextlib.contextmanager
     def at(self, slices: list[tf.Tensor]) -> Iterator[dict[int, tf.Tensor]]:
         """Within the block the template has these values; yields what it assigns."""
-        with reading(self._own, slices) as assigned:
+        with substituted(self._own, slices) as assigned:
             yield assigned
 
 
@@ -158,10 +158,10 @@ def networks(module: tf.Module) -> list[Network]:
     return [m for m in (*_family(module), *modules) if isinstance(m, Network)]
 
 
-def refuse_new_draws(module: tf.Module) -> None:
+def validate_repeatable(module: tf.Module) -> None:
     """Raises ValueError if a conditioner of `module` cannot be evaluated twice alike."""
     for network in networks(module):
-        if network.draws_anew:
+        if network.is_random:
             raise ValueError(
                 f"{module.name} cannot be trained by inversion: conditioner {network!r} holds a "
                 "random layer of tf_keras, such as dropout, which draws anew when activations are "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
+from tfp_flows.core import private
 from tfp_flows.core.variables import UntrackedVariableError, components
 
 _LOCK = threading.RLock()  # one thread at a time gives values
@@ -15,7 +16,7 @@ _LOCAL = threading.local()  # which one: for the others the variables are as eve
 
 
 @contextlib.contextmanager
-def reading(
+def substituted(
     variables: Sequence[tf.Variable], tensors: Sequence[tf.Tensor]
 ) -> Iterator[dict[int, tf.Tensor]]:
     """Within the block, every variable reads as its tensor, and what is assigned is kept apart.
@@ -42,7 +43,7 @@ def reading(
     before = len(graph.get_operations())
     with _LOCK, _here(), contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
-            _stand_in(place, variable, tensor, assigned, undo)
+            _substitute(place, variable, tensor, assigned, undo)
         yield assigned
     _refuse_bypasses(graph, graph.get_operations()[before:], variables)
 
@@ -50,7 +51,7 @@ def reading(
 def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) -> None:
     """Raises if one of the ops uses a variable by its handle, past all that Python can replace."""
     owners = {id(c.handle): v for v in variables for c in components(v)}
-    for outer, inner in getattr(graph, "captures", ()):
+    for outer, inner in private.captures(graph):
         if id(outer) in owners:
             owners[id(inner)] = owners[id(outer)]
     used = [(owners[id(t)].name, op.type) for op in ops for t in op.inputs if id(t) in owners]
@@ -64,9 +65,9 @@ def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) ->
         )
 
 
-def is_given(component: tf.Variable) -> bool:
+def is_substituted(component: tf.Variable) -> bool:
     """Whether a block of `reading`, in this thread, says what this variable reads as."""
-    return _is_here() and "_read_variable_op" in vars(component)
+    return _is_here() and private.is_replaced(component)
 
 
 @contextlib.contextmanager
@@ -82,8 +83,8 @@ def _is_here() -> bool:
     return getattr(_LOCAL, "reads", False)
 
 
-def _stand_in(place, variable, tensor, assigned, undo) -> None:
-    def read(*_, **__):
+def _substitute(place, variable, tensor, assigned, undo) -> None:
+    def read():
         return assigned.get(place, tensor)
 
     def write(combine):
@@ -101,11 +102,7 @@ def _stand_in(place, variable, tensor, assigned, undo) -> None:
     for holder in {id(h): h for h in (variable, *components(variable))}.values():
         _patch(holder, methods, undo)
     for component in components(variable):
-        gathers = {
-            "sparse_read": lambda indices, name=None: tf.gather(read(), indices),
-            "gather_nd": lambda indices, name=None: tf.gather_nd(read(), indices),
-        }
-        _patch(component, {"_read_variable_op": read, **gathers}, undo)
+        _patch(component, private.read_methods(read), undo)
 
 
 def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:

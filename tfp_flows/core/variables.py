@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 import tf_keras
 
+from tfp_flows.core import private
+
 
 class UntrackedVariableError(ValueError):
     """A call reads trainable variables that its owner does not track."""
@@ -38,7 +40,7 @@ class LiveVariables(collections.abc.Sequence):
         trained = {id(v) for layer in layers for v in layer.trainable_variables}
         variables = []
         for view in (v for layer in layers for v in layer.variables):
-            variable = as_tf_variable(view)
+            variable = private.tf_variable(view)
             set_trainable(variable, id(view) in trained)  # a frozen layer freezes what TFP sees
             variables.append(variable)
         return variables
@@ -82,16 +84,6 @@ def _leaves(value: Any) -> list[Any]:
         return []
 
 
-def as_tf_variable(variable: Any) -> tf.Variable:
-    """The `tf.Variable` behind a Keras 3 variable; a `tf.Variable` stays itself."""
-    # `.value` of a Keras 3 variable is a cast copy under autocast; `._value` never is.
-    if isinstance(variable, tf.Variable):
-        # tf_keras wraps under mixed precision. To ask a replicated variable for what it does not
-        # have would read it.
-        return vars(variable).get("_variable", variable)
-    return variable._value
-
-
 def components(variable: tf.Variable) -> list[tf.Variable]:
     """The variable itself; under a `tf.distribute.Strategy`, its copies on the replicas."""
     return list(getattr(variable, "values", [variable]))
@@ -100,7 +92,7 @@ def components(variable: tf.Variable) -> list[tf.Variable]:
 def set_trainable(variable: tf.Variable, trainable: bool) -> None:
     """Freezes a variable, or lets it be trained again."""
     for holder in (variable, *components(variable)):
-        holder._trainable = trainable
+        private.set_trainable(holder, trainable)
 
 
 class FrozenByNetworks:
@@ -134,7 +126,7 @@ def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def refuse_untracked(owner: tf.Module) -> Iterator[None]:
+def validate_tracked(owner: tf.Module) -> Iterator[None]:
     """Raises `UntrackedVariableError` if the block reads what `owner` does not track.
 
     Only trainable variables are seen: they are what would stay untrained in silence.

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.core import FlowBijector
+from tfp_flows.core import FlowBijector, private
 from tfp_flows.core.copying import Copyable
-from tfp_flows.core.variables import as_tf_variable
 from tfp_flows.distributions.density import Density
 from tfp_flows.keras_engine import keras
 
@@ -103,7 +102,7 @@ class Conditioned(Copyable, Density, tfd.Distribution):
                 f"{distribution.name} takes no context: there is nothing to condition."
             )
         if isinstance(context, keras.Variable if hasattr(keras, "Variable") else ()):
-            context = as_tf_variable(context)
+            context = private.tf_variable(context)
         self._distribution = distribution
         self._context = context if _is_read_late(context) else checked
         super().__init__(

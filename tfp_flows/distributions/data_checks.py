@@ -15,7 +15,7 @@ _MOST_ROWS, _MOST_COLUMNS = 4096, 256  # searched for linear dependence
 _CANDIDATE = 1e-3  # what is left of a column given others, in standard deviations
 
 
-def without_density(given: np.ndarray, rows: np.ndarray) -> list[str]:
+def degeneracies(given: np.ndarray, rows: np.ndarray) -> list[str]:
     """What keeps the rows of a table from having a density, in words; an empty list if nothing.
 
     Args:
@@ -79,7 +79,7 @@ def _named(columns: Sequence[int]) -> str:
 FAR = 100.0  # a network gets slow to train where its inputs' size is off by more than this
 
 
-def refuse_bad_contexts(flow: Flow, context) -> None:
+def validate_contexts(flow: Flow, context) -> None:
     """Raises ValueError if the context does not fit, is empty, or holds NaN or infinity."""
     checked = flow.checked_context(context)
     if checked is None or not checked.dtype.is_floating:
@@ -127,9 +127,9 @@ def warn_of_units(flow: Flow, context) -> None:
             at = int(np.argmax(odd))
             _warn(
                 f"{_entries(odd)} of the context goes to the context_encoder in units that "
-                f"networks learn badly from: entry {at} has mean {mean[at]:.3g} and standard deviation "
-                f"{spread[at]:.3g}. Build the flow with standardize_context=True, or with False if "
-                "the encoder needs these values."
+                f"networks learn badly from: entry {at} has mean {mean[at]:.3g} and standard "
+                f"deviation {spread[at]:.3g}. Build the flow with standardize_context=True, or "
+                "with False if the encoder needs these values."
             )
 
 

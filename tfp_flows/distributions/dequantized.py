@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.copying import Copyable
-from tfp_flows.core.evaluation import fresh_seed
+from tfp_flows.core.evaluation import noise_seed
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
@@ -250,7 +250,7 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
     def _draw_noise(self, value, seed) -> tuple[tf.Tensor, tf.Tensor | float]:
         """Noise for each pixel and its log-density; if there are several draws, they come first."""
         draws = [self._num_samples] if self._num_samples > 1 else []
-        seed = fresh_seed(self) if seed is None else tfp.random.sanitize_seed(seed)
+        seed = noise_seed(self) if seed is None else tfp.random.sanitize_seed(seed)
         if self._dequantizer is not None:
             batch = tf.shape(value)[: value.shape.rank - len(self.event_shape)]
             noise, log_q = self._dequantizer.experimental_sample_and_log_prob(

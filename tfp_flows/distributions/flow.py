@@ -9,14 +9,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-# `tfd.TransformedDistribution(...)` makes one of these where the bijector is, as ours, no
-# composite tensor; the public class turns every subclass into one.
-from tensorflow_probability.python.distributions.transformed_distribution import (
-    _TransformedDistribution,
-)
-
 from tfp_flows.bijectors import Chain, Standardize
-from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core import FlowBijector, Network, private
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
@@ -33,7 +27,7 @@ from tfp_flows.keras_engine import keras
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Flow(FrozenByNetworks, Copyable, Density, _TransformedDistribution):
+class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution):
     r"""A `tfd.TransformedDistribution` that checks what comes in and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$
@@ -237,7 +231,7 @@ class Flow(FrozenByNetworks, Copyable, Density, _TransformedDistribution):
         """A function of the base's, and its values below and above the support."""
         y, features = self.with_features(y, 0, context)
         given = {} if features is None else {"context": features}
-        increasing = self.bijector._internal_is_increasing(**given)
+        increasing = private.is_increasing(self.bijector, **given)
         latent, _, inside = self.bijector.inverse_within(y, 0, **given)
         base = self.distribution
         found = tf.where(increasing, getattr(base, rising)(latent), getattr(base, falling)(latent))

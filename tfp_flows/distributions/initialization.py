@@ -14,7 +14,7 @@ from tfp_flows.core import FlowBijector
 from tfp_flows.core.bijector import starts_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized, Flow
-from tfp_flows.distributions.data_checks import refuse_bad_contexts, warn_of_units, without_density
+from tfp_flows.distributions.data_checks import degeneracies, validate_contexts, warn_of_units
 from tfp_flows.distributions.support import check_support
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -113,7 +113,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
     continuous = flow.flow if isinstance(flow, Dequantized) else flow
     is_given = context is not None and isinstance(continuous, Flow)
     if is_given:
-        refuse_bad_contexts(continuous, context)
+        validate_contexts(continuous, context)
     kwargs = {} if context is None else {"context": context}
     flow.log_prob(batch[:1], **kwargs)  # checks shape and dtype, and builds what is lazy
     check_support(batch, flow, "examples")
@@ -165,7 +165,7 @@ def _warn_of_no_density(flow: tfd.Distribution, batch: tf.Tensor) -> None:
     # A bijector from fewer dimensions, as tfb.SoftmaxCentered, is made for dependent columns.
     if bijector.inverse_event_shape(shape).num_elements() != shape[0]:
         return
-    found = without_density(batch.numpy(), tf.cast(batch, flow.dtype).numpy())
+    found = degeneracies(batch.numpy(), tf.cast(batch, flow.dtype).numpy())
     if found:
         warnings.warn(
             f"initialize: data such as these {batch.shape[0]} examples have no density: "

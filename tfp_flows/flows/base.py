@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.core import FlowBijector
+from tfp_flows.core import FlowBijector, private
 from tfp_flows.core.random_values import spawned_seeds
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import IS_LEGACY, keras
@@ -65,7 +65,7 @@ def check_event_shape(
     """
     shape = (event_shape,) if isinstance(event_shape, int) else tuple(int(n) for n in event_shape)
     if data_bijector is not None:
-        if not (isinstance(data_bijector, tfb.Bijector) and data_bijector._is_injective):
+        if not (isinstance(data_bijector, tfb.Bijector) and private.is_injective(data_bijector)):
             raise TypeError(
                 f"{name}: data_bijector must be an injective tfb.Bijector, as tfb.Sigmoid() for "
                 f"data in (0, 1); got {data_bijector!r}."

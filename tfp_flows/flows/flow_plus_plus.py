@@ -8,8 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
-from tfp_flows.conditioners import dense as resnet
+from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_filters,

@@ -9,8 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import lipschitz_mlp
-from tfp_flows.conditioners import vector_field as drift
+from tfp_flows.conditioners import drift, lipschitz_mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_units,

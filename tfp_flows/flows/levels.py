@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.conditioners.dense import add_context, input_of
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (

@@ -11,8 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.spline import is_circular
-from tfp_flows.conditioners import conv
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_filters,

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.planar import Amortized
-from tfp_flows.conditioners import dense as mlp
+from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_units,

@@ -143,7 +143,7 @@ class FlowFeeding:
                 "class_weight weighs the classes of targets, which a flow does not have: give "
                 "each example its weight, as sample_weight=."
             )
-        inputs.refuse_targets(y, self._flow, where)
+        inputs.validate_no_targets(y, self._flow, where)
         x, weight = inputs.checked(x, self._flow), kwargs.get("sample_weight")
         if weight is None:
             return x, None, kwargs
@@ -165,7 +165,7 @@ class FlowFeeding:
         y, weight, *_ = *rest, None, None
         if weight is None:
             context = isinstance(x, dict) and inputs.is_array(validation[0])
-            inputs.refuse_targets(None if context else y, self._flow, "validation_data")
+            inputs.validate_no_targets(None if context else y, self._flow, "validation_data")
             arrays = (x,)
         else:
             arrays = (x, *_with_targets(weight, inputs.rows(x)))

@@ -125,7 +125,7 @@ def check_values(x: Any, flow: tfd.Distribution) -> None:
         _check_finite(x, "rows")
 
 
-def refuse_targets(y: Any, flow: tfd.Distribution, where: str) -> None:
+def validate_no_targets(y: Any, flow: tfd.Distribution, where: str) -> None:
     """Raises ValueError for arrays of targets, most often contexts or weights gone astray."""
     if y is None:
         return

@@ -10,8 +10,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfp_flows import saving
-from tfp_flows.core import variable_paths
-from tfp_flows.core.variables import as_tf_variable, restored_on_error
+from tfp_flows.core import private, variable_paths
+from tfp_flows.core.variables import restored_on_error
 from tfp_flows.keras_engine import keras
 from tfp_flows.model import loss_scaling as precision
 from tfp_flows.model.signatures import provable, signatures
@@ -58,13 +58,13 @@ class FlowFiles:
           OSError: the file cannot be written, as on a full disk; what was there stays.
         """
         _check_ending(filepath, ".keras")
-        with saving.whole_or_not_at_all(filepath, overwrite, self._prove_keras_file) as draft:
+        with saving.atomic_write(filepath, overwrite, self._verify_keras_file) as draft:
             super().save(str(draft), **kwargs)
-            saving.sign_keras_file(draft)
+            saving.add_checksum_to_keras_file(draft)
 
-    def _prove_keras_file(self, path: Path) -> None:
+    def _verify_keras_file(self, path: Path) -> None:
         loaded = keras.saving.load_model(str(path), compile=False)
-        saving.prove_same_arrays(
+        saving.verify_arrays(
             variable_paths(self._flow),
             {name: v.numpy() for name, v in variable_paths(loaded.flow).items()},
         )
@@ -78,19 +78,19 @@ class FlowFiles:
     def save_weights(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Writes a `.weights.h5` file whose names are the flow's own paths, and checks it."""
         _check_ending(filepath, ".weights.h5")
-        with saving.whole_or_not_at_all(filepath, overwrite, self._prove_weights_file) as draft:
+        with saving.atomic_write(filepath, overwrite, self._verify_weights_file) as draft:
             saving.reserve(draft, self._size_on_disk())
             super().save_weights(str(draft), **kwargs)
-            saving.sign_weights_file(draft)
+            saving.add_checksum(draft)
 
-    def _prove_weights_file(self, path: Path) -> None:
-        saving.prove_weights_file(variable_paths(self._flow), path)
+    def _verify_weights_file(self, path: Path) -> None:
+        saving.verify_weights_file(variable_paths(self._flow), path)
 
     def _whole_state(self) -> list[tf.Variable]:
         """All that a training goes on from: of the flow, the optimizer and the run."""
         of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
         of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
-        of_optimizer = [as_tf_variable(v) for v in of_optimizer]
+        of_optimizer = [private.tf_variable(v) for v in of_optimizer]
         return [*self._flow.variables, *of_optimizer, *self.run_state.by_name.values()]
 
     def _loss_scale(self) -> dict[str, tf.Variable]:
@@ -112,7 +112,7 @@ class FlowFiles:
                 "The weights of a flow are loaded wholly or not at all: leave skip_mismatch out. "
                 "To take over a part, assign the variables of one flow to those of the other."
             )
-        saving.refuse_damaged(filepath)  # before Keras loads what it can of it
+        saving.validate_checksum(filepath)  # before Keras loads what it can of it
         with restored_on_error(self._whole_state()):
             super().load_weights(str(filepath), **kwargs)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.memo import settings_version
-from tfp_flows.core.variables import refuse_untracked
+from tfp_flows.core.variables import validate_tracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.distributions.initialization import initialize, needs_initialization
 from tfp_flows.keras_engine import IS_LEGACY, keras
@@ -25,8 +25,8 @@ from tfp_flows.model.run_state import Progress, RunState
 from tfp_flows.model.scoring import FlowScoring
 from tfp_flows.model.summary import ShownLayer, shown_layers
 from tfp_flows.model.train_step import FlowSteps
-from tfp_flows.model.variable_tracking import adopt, refuse_activity_losses
-from tfp_flows.saving import refuse_code
+from tfp_flows.model.variable_tracking import track_variables, validate_no_activity_losses
+from tfp_flows.saving import validate_allowed
 
 tfd = tfp.distributions
 
@@ -75,8 +75,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         _look_through(flow)
         if not flow.trainable_variables:
             raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
-        refuse_activity_losses(flow)
-        self._adopted = adopt(flow)
+        validate_no_activity_losses(flow)
+        self._tracked_views = track_variables(flow)
         self._trained = [v.trainable for v in flow.variables]
         self._functions: dict[str, Callable] = {}
         self._draw: Callable | None = None
@@ -140,7 +140,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config):
-        refuse_code(config, keras)
+        validate_allowed(config, keras)
         config = keras.saving.deserialize_keras_object(config)
         if config.get("steps_per_execution") == 1:  # Keras's default, not a choice
             del config["steps_per_execution"]
@@ -254,7 +254,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
             return
         self._trained, self.train_function = trained, None
         if not IS_LEGACY:
-            for view, is_trained in zip(self._adopted, trained, strict=True):
+            for view, is_trained in zip(self._tracked_views, trained, strict=True):
                 view.trainable = is_trained
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
@@ -285,7 +285,7 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
     def trainable_weights(self):
         if IS_LEGACY:  # whose own list does not follow a conditioner that is frozen later
             trained = {id(v) for v in self._flow.trainable_variables} if self.trainable else ()
-            return [v for v in self._adopted if id(v) in trained]
+            return [v for v in self._tracked_views if id(v) in trained]
         return super().trainable_weights
 
 
@@ -306,7 +306,7 @@ def _look_through(flow: tfd.Distribution) -> None:
 
     @tf.function(autograph=False)  # traced only: an eager tape would prepare gradients of loops
     def read():
-        with refuse_untracked(flow):
+        with validate_tracked(flow):
             flow.log_prob(example, **given)
 
     read.get_concrete_function()

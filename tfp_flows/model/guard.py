@@ -25,7 +25,7 @@ _FAULTS = {
 }
 
 
-class LeftOut(NamedTuple):
+class Skipped(NamedTuple):
     """How many batches were skipped, and why."""
 
     data: int = 0  # they hold NaN or infinity,
@@ -56,11 +56,11 @@ class Guard:
     """
 
     def __init__(self):
-        self._left_out = _counter([0] * len(LeftOut._fields), "left_out")
+        self._left_out = _counter([0] * len(Skipped._fields), "left_out")
         self._usual = _counter(np.float64(0.0), "usual_norm")
         self._in_a_row = _counter(0, "in_a_row")  # the newest batches that were skipped
         self._unscored = _counter([0] * len(_FAULTS), "unscored")
-        self._ended = LeftOut()  # counts of an epoch that has ended, and is not reported yet
+        self._ended = Skipped()  # counts of an epoch that has ended, and is not reported yet
 
     def __call__(
         self,
@@ -119,12 +119,12 @@ class Guard:
             "in_a_row": self._in_a_row,
         }
 
-    def take(self) -> LeftOut:
+    def take(self) -> Skipped:
         """The batches skipped since the last call."""
         counts = np.add(self._ended, self._left_out.numpy())
-        self._ended = LeftOut()
+        self._ended = Skipped()
         self._left_out.assign(tf.zeros_like(self._left_out))
-        return LeftOut(*map(int, counts))
+        return Skipped(*map(int, counts))
 
     def end_epoch(self) -> None:
         """Keeps the counts of an epoch out of the state, in which the next one begins."""
@@ -137,7 +137,7 @@ class Guard:
         found = zip(counts, _FAULTS.values(), strict=True)
         return "; ".join(f"{n} batch(es) hold {what}" for n, what in found if n)
 
-    def describe(self, left_out: LeftOut, optimizer: Any) -> str:
+    def describe(self, left_out: Skipped, optimizer: Any) -> str:
         """Why batches were skipped, and what to do about it; "" if none were."""
         found = zip(left_out, _FAULTS.values(), strict=False)
         reasons = [f"{n} of them hold {what}." for n, what in found if n]

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core import private
 from tfp_flows.core.stack import networks
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
@@ -25,7 +26,7 @@ def with_loss_scaling(optimizer: Any, flow: tfd.Distribution) -> Any:
     Below 6e-8 a float16 is zero, which gradients often are; bfloat16 has float32's range.
     """
     nets = [layer for n in networks(flow) for layer in n.layers]
-    layers = [layer for net in nets for layer in (net, *net._flatten_layers())]
+    layers = [layer for net in nets for layer in private.sublayers(net)]
     if not any(layer.compute_dtype == "float16" for layer in layers):
         return optimizer
     optimizer = keras.optimizers.get(optimizer)
@@ -43,7 +44,7 @@ def scale_state(optimizer: Any) -> dict[str, tf.Variable]:
     """The loss scale and its counter where Keras does not save them: under tf_keras."""
     if not (IS_LEGACY and scales(optimizer) and optimizer.dynamic):
         return {}
-    return {name: v for (name, _), v in optimizer._loss_scale._weights.items()}
+    return private.loss_scale_state(optimizer)
 
 
 def scaled(loss: tf.Tensor, optimizer: Any) -> tf.Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.variables import as_tf_variable
+from tfp_flows.core import private
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
@@ -28,7 +28,7 @@ def many_workers(strategy: tf.distribute.Strategy | None = None) -> bool:
     """Whether other processes train the same model; by default under the strategy in scope."""
     strategy = strategy or tf.distribute.get_strategy()
     several = tf.distribute.MultiWorkerMirroredStrategy
-    return isinstance(strategy, several) and strategy.extended._in_multi_worker_mode()
+    return isinstance(strategy, several) and private.has_other_workers(strategy)
 
 
 class Mean(keras.metrics.Mean):
@@ -120,7 +120,7 @@ def gathered(examples, strategy: tf.distribute.Strategy):
 
 def take_from_chief(variables: Iterable, strategy: tf.distribute.Strategy) -> None:
     """Gives variables the chief's values, whatever files, seeds or data a worker started from."""
-    variables = [as_tf_variable(v) for v in variables]
+    variables = [private.tf_variable(v) for v in variables]
 
     @tf.function
     def from_first():
@@ -157,11 +157,5 @@ def apply_summed(optimizer, gradients: list, variables: list) -> None:
         optimizer.apply_gradients(pairs)
     elif IS_LEGACY:
         optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
-    elif hasattr(optimizer, "_all_reduce_sum_gradients"):
-        optimizer._all_reduce_sum_gradients = list
-        try:
-            optimizer.apply_gradients(pairs)
-        finally:  # the first replica to end does it: by then all have passed that place
-            vars(optimizer).pop("_all_reduce_sum_gradients", None)
     else:
-        raise NotImplementedError("This version of Keras sums gradients in another place.")
+        private.apply_summed(optimizer, pairs)

@@ -73,7 +73,7 @@ class FlowScoring:
         target = int(batches.cardinality())
         bar = keras.utils.Progbar(target if target >= 0 else None, verbose=verbose)
         bad = _BadRows(stop=bad_rows == "error")
-        with saving.whole_or_not_at_all(path) as draft, open(draft, "wb") as file:
+        with saving.atomic_write(path) as draft, open(draft, "wb") as file:
             _write(file, self._scored(batches), bad, bar)
         bad.warn()
         return np.load(path, mmap_mode="r")

@@ -67,7 +67,7 @@ class FlowSteps:
         with collected_penalties() as of_examples:
             log_prob = self(x, training=training)
         nats = -log_prob if weight is None else -log_prob * _weights(weight, log_prob.dtype)
-        penalties = conditioner_losses(self._flow, self._adopted, log_prob.dtype)
+        penalties = conditioner_losses(self._flow, self._tracked_views, log_prob.dtype)
         if training:  # what bijectors ask for, as FFJORD does for smooth paths
             shares = sum(replicas.share_of_mean(p) for p in of_examples)
             penalties += replicas.count() * shares

@@ -10,16 +10,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from tfp_flows.core import Network, variable_paths
+from tfp_flows.core import Network, private, variable_paths
 from tfp_flows.core.stack import Stack, networks
 from tfp_flows.core.tracing import run_in_graph
-from tfp_flows.core.variables import as_tf_variable
 from tfp_flows.keras_engine import IS_LEGACY, keras
 
 tfd = tfp.distributions
 
 
-def adopt(flow: tfd.Distribution) -> list[Any]:
+def track_variables(flow: tfd.Distribution) -> list[Any]:
     """Returns Keras's view of every variable of `flow`, for the model to hold.
 
     Keras 3 sees no `tf.Variable`, but its own `Variable` wraps one without a copy. Where a Keras
@@ -30,7 +29,9 @@ def adopt(flow: tfd.Distribution) -> list[Any]:
     variables = list(variable_paths(flow).values())
     if IS_LEGACY:
         return variables
-    by_identity = {id(as_tf_variable(v)): v for layer in _layers(flow) for v in layer.variables}
+    by_identity = {
+        id(private.tf_variable(v)): v for layer in _layers(flow) for v in layer.variables
+    }
     for stack in (m for m in flow.submodules if isinstance(m, Stack)):
         for own, stacked in stack.pairs:
             if id(own) in by_identity:
@@ -114,10 +115,10 @@ def _legacy_layers(module: tf.Module) -> list[Any]:
     return [net for net in nets if isinstance(net, tf_keras.layers.Layer)]
 
 
-def refuse_activity_losses(flow: tfd.Distribution) -> None:
+def validate_no_activity_losses(flow: tfd.Distribution) -> None:
     """Raises ValueError for networks with losses that depend on their activations."""
     for net in _layers(flow):
-        for layer in [net, *net._flatten_layers()]:
+        for layer in private.sublayers(net):
             if getattr(layer, "activity_regularizer", None) is not None:
                 raise ValueError(
                     f"Layer '{layer.name}' of conditioner '{net.name}' has an activity "

@@ -1,23 +1,26 @@
 """Files that prove themselves: complete, read back, signed, and swapped in whole."""
 
-from tfp_flows.saving.allowed import refuse_code
-from tfp_flows.saving.atomic import local_path, remove_stale_drafts, reserve, whole_or_not_at_all
+from tfp_flows.saving.allowed import validate_allowed
+from tfp_flows.saving.atomic import atomic_write, local_path, remove_stale_drafts, reserve
 from tfp_flows.saving.checksum import (
     FORMAT,
+    add_checksum,
+    add_checksum_to_keras_file,
     check_format,
     check_store,
-    refuse_damaged,
-    sign_keras_file,
-    sign_weights_file,
+    validate_checksum,
     verify,
 )
 from tfp_flows.saving.export import export_saved_model
 from tfp_flows.saving.object_graph import from_config, rebuilt, to_config
 from tfp_flows.saving.onnx_file import export_onnx
-from tfp_flows.saving.verification import load_arrays, prove, prove_same_arrays, prove_weights_file
+from tfp_flows.saving.verification import load_arrays, prove, verify_arrays, verify_weights_file
 
 __all__ = [
     "FORMAT",
+    "add_checksum",
+    "add_checksum_to_keras_file",
+    "atomic_write",
     "check_format",
     "check_store",
     "export_onnx",
@@ -26,16 +29,13 @@ __all__ = [
     "load_arrays",
     "local_path",
     "prove",
-    "prove_same_arrays",
-    "prove_weights_file",
     "rebuilt",
-    "refuse_code",
-    "refuse_damaged",
     "remove_stale_drafts",
     "reserve",
-    "sign_keras_file",
-    "sign_weights_file",
     "to_config",
+    "validate_allowed",
+    "validate_checksum",
     "verify",
-    "whole_or_not_at_all",
+    "verify_arrays",
+    "verify_weights_file",
 ]

@@ -41,7 +41,7 @@ _RUN_CODE_OR_READ_FILES = {
 }
 
 
-def refuse_code(config: Any, keras: ModuleType, known: dict[str, Any] | None = None) -> None:
+def validate_allowed(config: Any, keras: ModuleType, known: dict[str, Any] | None = None) -> None:
     """Looks through a description before Keras does, which may import any module that it names.
 
     Args:
@@ -55,7 +55,7 @@ def refuse_code(config: Any, keras: ModuleType, known: dict[str, Any] | None = N
     """
     if isinstance(config, list | tuple):
         for part in config:
-            refuse_code(part, keras, known)
+            validate_allowed(part, keras, known)
     if not isinstance(config, dict):
         return
     if "class_name" in config and not _is_allowed(config, keras, known or {}):
@@ -67,7 +67,7 @@ def refuse_code(config: Any, keras: ModuleType, known: dict[str, Any] | None = N
             "@keras.saving.register_keras_serializable()."
         )
     for part in config.values():
-        refuse_code(part, keras, known)
+        validate_allowed(part, keras, known)
 
 
 def _is_allowed(config: dict, keras: ModuleType, known: dict[str, Any]) -> bool:

@@ -57,7 +57,7 @@ _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "asse
 
 
 @contextlib.contextmanager
-def whole_or_not_at_all(
+def atomic_write(
     path: str | os.PathLike,
     overwrite: bool = True,
     prove: Callable[[Path], None] | None = None,

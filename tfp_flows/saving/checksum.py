@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 
+from tfp_flows.core import private
 from tfp_flows.saving.atomic import local_path
 from tfp_flows.version import __version__
 
@@ -84,11 +85,11 @@ def verify(path: str | os.PathLike) -> None:
       Traceback (most recent call last):
       ValueError: ...flow.weights.h5 is damaged, or no file of this kind: ...
     """
-    if not refuse_damaged(path):
+    if not validate_checksum(path):
         raise ValueError(f"{path} holds no digest to verify: it was not written by tfp_flows.")
 
 
-def refuse_damaged(path: str | os.PathLike) -> bool:
+def validate_checksum(path: str | os.PathLike) -> bool:
     """As `verify`, but lets pass what holds no digest; returns whether there was one."""
     path = local_path(path)
     if not path.exists():
@@ -103,7 +104,7 @@ def refuse_damaged(path: str | os.PathLike) -> bool:
         raise ValueError(f"{path} is damaged, or no file of this kind: {error}") from error
 
 
-def sign_weights_file(path: str | os.PathLike | io.BytesIO) -> None:
+def add_checksum(path: str | os.PathLike | io.BytesIO) -> None:
     """Writes the format of a `.weights.h5` file, and the digests of its content, into it."""
     with h5py.File(path, "r+") as file:
         file.attrs[_FORMAT], file.attrs[_WRITTEN_BY] = FORMAT, __version__
@@ -116,7 +117,7 @@ def sign_weights_file(path: str | os.PathLike | io.BytesIO) -> None:
         raw.write(_seal(sha))  # HDF5 does not look at what comes after its own end
 
 
-def sign_keras_file(path: Path) -> None:
+def add_checksum_to_keras_file(path: Path) -> None:
     """Signs the weights in a `.keras` file; the zip format has checksums for the rest."""
     with zipfile.ZipFile(path) as archive:
         contents = {info: archive.read(info) for info in archive.infolist()}
@@ -124,12 +125,12 @@ def sign_keras_file(path: Path) -> None:
         for info, content in contents.items():
             if info.filename == _WEIGHTS:
                 weights = io.BytesIO(content)
-                sign_weights_file(weights)
+                add_checksum(weights)
                 content = weights.getvalue()
             archive.writestr(info, content)
 
 
-def sign_folder(folder: Path) -> None:
+def add_checksums_to_folder(folder: Path) -> None:
     """Writes the digests of all files of a SavedModel into it."""
     lines = [f"{digest}  {name}\n" for name, digest in _digests(folder).items()]
     (folder / _SUMS).parent.mkdir(exist_ok=True)
@@ -146,11 +147,10 @@ def check_store(store: Any) -> None:
       ValueError: the file is damaged, or leads to other files, or is of another format. One
         without a digest, of another maker, is let pass.
     """
-    part = getattr(store, "io_file", None)  # of a .keras file that is read as it is needed
+    part, file = private.hdf5_of(store)  # the part is read as it is needed
     if part is not None:
         part.seek(0)
         part.read()  # to its end, where the zip format has its checksum
-    file = getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras
     if file is not None and _check_weights(file):
         check_format(int(file.attrs.get(_FORMAT, 1)), file.attrs.get(_WRITTEN_BY))
 

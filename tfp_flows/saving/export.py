@@ -9,9 +9,9 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.saving.atomic import whole_or_not_at_all
-from tfp_flows.saving.checksum import sign_folder
-from tfp_flows.saving.verification import prove, prove_same_arrays
+from tfp_flows.saving.atomic import atomic_write
+from tfp_flows.saving.checksum import add_checksums_to_folder
+from tfp_flows.saving.verification import prove, verify_arrays
 
 WARM_UP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks
 
@@ -82,7 +82,7 @@ def export_saved_model(
 
     def check(draft: Path) -> None:
         loaded = tf.saved_model.load(str(draft))
-        prove_same_arrays(
+        verify_arrays(
             dict(enumerate(flow.variables)),
             {i: v.numpy() for i, v in enumerate(loaded.variables_of_flow)},
         )
@@ -90,10 +90,10 @@ def export_saved_model(
             restored = loaded.signatures.get(proof.name) or getattr(loaded, proof.name)
             proof.check(restored, "The SavedModel")
 
-    with whole_or_not_at_all(path, prove=check) as draft:
+    with atomic_write(path, prove=check) as draft:
         write_saved_model(flow, functions, draft, for_proof)
         write_warm_up(draft, flow.name, _requests(functions, probe))
-        sign_folder(draft)
+        add_checksums_to_folder(draft)
 
 
 def write_saved_model(

@@ -22,7 +22,7 @@ from tfp_flows import bijectors, distributions
 from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
-from tfp_flows.saving.allowed import refuse_code
+from tfp_flows.saving.allowed import validate_allowed
 from tfp_flows.saving.verification import load_arrays
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -154,7 +154,7 @@ class _Reader:
                 objects = {"AutoregressiveNetwork": tfb.AutoregressiveNetwork}
                 custom = objects if engine == "tf_keras" else None
                 keras_in_use = _engine(engine)
-                refuse_code(config[engine], keras_in_use, custom)
+                validate_allowed(config[engine], keras_in_use, custom)
                 return keras_in_use.saving.deserialize_keras_object(config[engine], custom)
         raise ValueError(f"This .keras file holds a part that is not known here: {list(config)}.")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.saving.atomic import whole_or_not_at_all
+from tfp_flows.saving.atomic import atomic_write
 from tfp_flows.saving.export import write_saved_model
 from tfp_flows.saving.verification import Proof
 
@@ -64,7 +64,7 @@ def export_onnx(
     def check(draft: Path) -> None:
         proof.check(lambda **tensors: _run(draft, name, tensors), "The ONNX file")
 
-    with whole_or_not_at_all(path, prove=check) as draft:
+    with atomic_write(path, prove=check) as draft:
         _convert(flow, function, name, draft)
 
 

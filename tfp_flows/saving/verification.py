@@ -45,7 +45,7 @@ def load_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.nda
         variable.assign(arrays[name])
 
 
-def prove_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
+def verify_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
     """Reads a `.weights.h5` file back and compares every array.
 
     Raises:
@@ -54,12 +54,10 @@ def prove_weights_file(variables: Mapping[str, tf.Variable], path: str | os.Path
     """
     with h5py.File(path, "r") as file:
         store = {name: np.asarray(array) for name, array in file["vars"].items()}
-    prove_same_arrays(variables, store)
+    verify_arrays(variables, store)
 
 
-def prove_same_arrays(
-    variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]
-) -> None:
+def verify_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError or RuntimeError unless `store` holds these very values."""
     check_arrays(variables, store)
     for name, variable in variables.items():

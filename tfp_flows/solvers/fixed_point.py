@@ -94,7 +94,7 @@ class Settled(NamedTuple):
     is_triangular: tf.Tensor
 
 
-def settle(step: Step, start: tf.Tensor) -> Settled:
+def triangular_fixed_point(step: Step, start: tf.Tensor) -> Settled:
     """Repeats a triangular `step` until it changes nothing.
 
     In some order, entry k of `step(value)` depends on the k - 1 entries before it alone, so that d

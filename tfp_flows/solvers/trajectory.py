@@ -10,8 +10,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import Network
-from tfp_flows.core.reversible import pull, with_rebuilt_gradient
-from tfp_flows.core.substitution import reading
+from tfp_flows.core.reversible import vjp_of, with_recomputed_gradient
+from tfp_flows.core.substitution import substituted
 from tfp_flows.solvers.ode import Adaptive, Fixed, Solution
 
 _CELLS = 2**22  # of equal probability, for normal draws; more, and float32 could not tell them
@@ -156,13 +156,13 @@ class Path:
             "the solution of another equation. Use solver='fixed'."
         )
 
-        def rebuild_inputs(end, d_end, d_gains, sources, context):
+        def recompute_inputs(end, d_end, d_gains, sources, context):
             found = self._solve_adjoint(end, d_end, d_gains, sources, context)
             return found[0], found[1], found[2:]
 
-        return with_rebuilt_gradient(
+        return with_recomputed_gradient(
             lambda state, context: self.solve(state, context).state,
-            rebuild_inputs,
+            recompute_inputs,
             self._network.variables,
             state,
             context,
@@ -184,7 +184,7 @@ class Path:
             with tf.GradientTape() as tape:
                 tape.watch([state, *sources])
                 velocity, gain = self._rates(t, state, context)
-            found = pull(tape, [velocity, gain], [d_state, d_gains], [state, *sources])
+            found = vjp_of(tape, [velocity, gain], [d_state, d_gains], [state, *sources])
             pairs = zip((state, *sources), found, strict=True)
             return [velocity, *(tf.zeros_like(s) if d is None else -d for s, d in pairs)]
 
@@ -198,7 +198,7 @@ class Path:
     def _steady(self) -> Iterator[None]:
         """Variables are read once for a solve, and must not be written within."""
         variables = list(self._network.variables)
-        with reading(variables, [tf.convert_to_tensor(v) for v in variables]) as assigned:
+        with substituted(variables, [tf.convert_to_tensor(v) for v in variables]) as assigned:
             yield
         if assigned:
             names = ", ".join(variables[place].name for place in assigned)

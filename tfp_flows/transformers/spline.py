@@ -244,11 +244,11 @@ def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
     d_start = tf.stack([-d_position * per_width, a])
     raw_d = tf.stack([d_left, d_right]) * tf.sigmoid(bin_.raw_slopes + _offset(settings))
     raw_d = tf.where(bin_.raw_slopes < _steepest(raw_d.dtype), raw_d, 0.0)
-    rows = [*_pull_logits(d_size, d_start, bin_, settings), _pull_slopes(raw_d, bin_, settings)]
+    rows = [*_vjp_of_logits(d_size, d_start, bin_, settings), _vjp_of_slopes(raw_d, bin_, settings)]
     return tf.where(bin_.inside, d_value, d_out), tf.concat(rows, axis=0)
 
 
-def _pull_logits(d_size, d_start, bin_: _Bin, settings: Settings):
+def _vjp_of_logits(d_size, d_start, bin_: _Bin, settings: Settings):
     """A bin's start is the sum of the bins before it: no sum over bins is needed to go back."""
     mean = d_start * bin_.starts + d_size * bin_.shares
     scale = settings.rest * bin_.inverse_sums
@@ -261,7 +261,7 @@ def _pull_logits(d_size, d_start, bin_: _Bin, settings: Settings):
     ]
 
 
-def _pull_slopes(d_raw, bin_: _Bin, settings: Settings):
+def _vjp_of_slopes(d_raw, bin_: _Bin, settings: Settings):
     d_left, d_right = tf.unstack(d_raw)
     knots = tf.range(int(not settings.circular), settings.bins)[:, None]
     following = bin_.index + 1
