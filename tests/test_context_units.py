@@ -96,8 +96,8 @@ def test_the_constants(dtype):
     # What was constant moves by its relative distance; from 0, by itself.
     moved = flow.encode_context([[7.0, 1.1e4, 2.0]])
     np.testing.assert_allclose(moved[0, 1:], [0.1, 2.0], rtol=1e-3)
-    assert all(v.dtype == dtype for v in flow.context_units.variables if v.dtype.is_floating)
-    assert not {id(v) for v in flow.context_units.variables} & {
+    assert all(v.dtype == dtype for v in flow.context_standardizer.variables if v.dtype.is_floating)
+    assert not {id(v) for v in flow.context_standardizer.variables} & {
         id(v) for v in flow.trainable_variables
     }
 
@@ -157,16 +157,16 @@ SWITCHED = {
 @pytest.mark.parametrize("name", SWITCHED)
 def test_every_ready_made_flow_has_the_switch(name):
     flow = SWITCHED[name](context_shape=(3,))
-    assert flow.context_units.needs_initialization
+    assert flow.context_standardizer.needs_initialization
     off = SWITCHED[name](context_shape=(3,), standardize_context=False)
-    assert off.context_units is None and off.parameters["standardize_context"] is False
-    assert SWITCHED[name]().context_units is None
+    assert off.context_standardizer is None and off.parameters["standardize_context"] is False
+    assert SWITCHED[name]().context_standardizer is None
 
 
 def test_labels_and_encoders_get_contexts_as_they_are():
     vectors = flows.real_nvp((2,), 2, (4,), context_shape=(3,))
     labelled = flows.with_labels(vectors, classes=5)
-    assert labelled.context_units is None
+    assert labelled.context_standardizer is None
     labels = np.arange(64) % 5
     flows.initialize(labelled, PAIRS[:64], context=labels)
     np.testing.assert_array_equal(
@@ -175,7 +175,7 @@ def test_labels_and_encoders_get_contexts_as_they_are():
     base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
     coupling = fb.AffineCoupling(mlp(1, 2, context=2))
     doubled = Flow(base, coupling, (2,), lambda c: 2.0 * c)
-    assert doubled.context_units is None
+    assert doubled.context_standardizer is None
     np.testing.assert_array_equal(doubled.encode_context([[3.0, 4.0]]), [[6.0, 8.0]])
     # With the switch on, a series is standardised channel by channel, the same at every place.
     series = Flow(base, coupling, (5, 2), lambda c: c[:, 0], standardize_context=True)
@@ -202,7 +202,7 @@ def test_contexts_that_are_not_finite_are_named(bad):
     context[3] = bad
     with pytest.raises(ValueError, match=r"1 of 320 contexts hold NaN.*Look at the context"):
         flows.initialize(flow, PAIRS, context=context)
-    assert flow.context_units.needs_initialization
+    assert flow.context_standardizer.needs_initialization
     model = flows.FlowModel(flow)
     model.compile()
     with pytest.raises(ValueError, match="1 of 320 contexts hold NaN"):
@@ -256,7 +256,7 @@ def test_dequantized():
     flow = flows.real_nvp((2,), 2, (4,), context_shape=(1,))
     pixels = flows.Dequantized(flow, 8, dequantizer=noise)
     x = RANDOM.randint(8, size=(64, 2))
-    assert noise.context_units is None  # images in [-1/2, 1/2] have known units
+    assert noise.context_standardizer is None  # images in [-1/2, 1/2] have known units
     flows.initialize(pixels, x, context=1e4 * C[:64])
     assert abs(float(flow.encode_context([1e4])[0])) < 5.0
     given = pixels.condition(1e4 * C[:64])

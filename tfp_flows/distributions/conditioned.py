@@ -96,7 +96,7 @@ class Conditioned(Copyable, Density, tfd.Distribution):
         # A name that nobody gave is not in the parameters: joint distributions give their own.
         parameters = {"distribution": distribution, "context": context, "name": name}
         name = name or f"{distribution.name}_given_context"
-        checked = distribution.checked_context(context)
+        checked = distribution.validated_context(context)
         if checked is None:
             raise ValueError(
                 f"{distribution.name} takes no context: there is nothing to condition."

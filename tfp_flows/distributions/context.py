@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
-class ContextPort:
+class ContextSpec:
     """The context that one distribution takes, or that it takes none.
 
     Args:

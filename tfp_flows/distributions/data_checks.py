@@ -81,7 +81,7 @@ FAR = 100.0  # a network gets slow to train where its inputs' size is off by mor
 
 def validate_contexts(flow: Flow, context) -> None:
     """Raises ValueError if the context does not fit, is empty, or holds NaN or infinity."""
-    checked = flow.checked_context(context)
+    checked = flow.validated_context(context)
     if checked is None or not checked.dtype.is_floating:
         return
     rows = checked.numpy().reshape(-1, max(int(np.prod(flow.context_shape)), 1))
@@ -96,9 +96,9 @@ def validate_contexts(flow: Flow, context) -> None:
         )
 
 
-def warn_of_units(flow: Flow, context) -> None:
+def warn_about_units(flow: Flow, context) -> None:
     """Warns of contexts that cannot be told apart, or that an encoder is given in odd units."""
-    checked = flow.checked_context(context)
+    checked = flow.validated_context(context)
     if checked is None or not checked.dtype.is_floating:
         return
     channels = _channels(checked, flow)
@@ -112,8 +112,8 @@ def warn_of_units(flow: Flow, context) -> None:
                 f"but not in the flow's {channels.dtype.name}, so nothing can be learned of it. "
                 "Subtract a reference value before it is cast."
             )
-    if flow.context_units is not None:
-        if flow.context_units.needs_initialization and constant.all():
+    if flow.context_standardizer is not None:
+        if flow.context_standardizer.needs_initialization and constant.all():
             _warn(
                 "all examples have the same context, so the spread of contexts is not known: they "
                 "are standardised by their distance from this one, relative to its size. Give "

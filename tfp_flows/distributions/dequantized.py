@@ -12,7 +12,7 @@ from tfp_flows.core.evaluation import noise_seed
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
-from tfp_flows.distributions.context import ContextPort
+from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import Density, flat_log_prob, ranks_are_known
 from tfp_flows.distributions.flow import Flow
 
@@ -99,7 +99,7 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         self._num_samples = int(num_samples)
         self._importance_weighted = bool(importance_weighted)
         shape, kind = getattr(flow, "context_shape", None), getattr(flow, "context_dtype", None)
-        self._context = self._no_dependency(ContextPort(shape, kind, None, name))
+        self._context = self._no_dependency(ContextSpec(shape, kind, None, name))
         super().__init__(
             dtype=tf.int32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -134,11 +134,11 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         """The dtype of contexts."""
         return self._context.dtype
 
-    def checked_context(self, context) -> tf.Tensor | None:
+    def validated_context(self, context) -> tf.Tensor | None:
         """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
         if self.context_shape is None:
             return self._context.checked(context)
-        return self._flow.checked_context(context)
+        return self._flow.validated_context(context)
 
     def condition(self, context) -> Conditioned:
         """These pixels given a context, as a plain distribution; see `Flow.condition`."""
@@ -168,7 +168,7 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         )
         return tf.clip_by_value((first + noise) / self._levels, low + margin, high - margin)
 
-    def middles(self, pixels) -> tf.Tensor:
+    def bin_centers(self, pixels) -> tf.Tensor:
         """The flow's values in the middle of the pixels' bins: what the dequantizer is given."""
         return self.dequantize(pixels, tf.constant(0.5, self._flow.dtype))
 
@@ -199,13 +199,13 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
 
     def _call_log_prob(self, value, name, **kwargs):
         value = tf.convert_to_tensor(value)
-        context = self.checked_context(kwargs.get("context"))
+        context = self.validated_context(kwargs.get("context"))
         if not ranks_are_known(value, context):
             return flat_log_prob(self, value, **kwargs | {"context": context})
-        with tf.control_dependencies(self.check_pixels(value)):
+        with tf.control_dependencies(self.validate_pixels(value)):
             return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
 
-    def check_pixels(self, pixels) -> list:
+    def validate_pixels(self, pixels) -> list:
         """Finds what is no pixel: raises in eager mode, in a graph returns assertions to run.
 
         TFP casts to the distribution's dtype, so this must come before it.
@@ -234,7 +234,7 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         return [tf.debugging.assert_equal(count, tf.zeros_like(count), message)]
 
     def _log_prob(self, value, seed=None, context=None):
-        context = self.checked_context(context)
+        context = self.validated_context(context)
         if context is not None:
             ndims = len(self.event_shape), len(self.context_shape)
             value, _ = self._context.broadcast(value, ndims[0], context, ndims[1])
@@ -254,7 +254,7 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         if self._dequantizer is not None:
             batch = tf.shape(value)[: value.shape.rank - len(self.event_shape)]
             noise, log_q = self._dequantizer.experimental_sample_and_log_prob(
-                tf.concat([draws, batch], 0), seed=seed, context=self.middles(value)
+                tf.concat([draws, batch], 0), seed=seed, context=self.bin_centers(value)
             )
         else:
             shape, dtype = tf.concat([draws, tf.shape(value)], 0), self._flow.dtype

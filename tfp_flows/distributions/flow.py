@@ -14,7 +14,7 @@ from tfp_flows.core import FlowBijector, Network, private
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditioned
-from tfp_flows.distributions.context import ContextPort, unmerged
+from tfp_flows.distributions.context import ContextSpec, unmerged
 from tfp_flows.distributions.density import (
     Density,
     flat_log_prob,
@@ -108,7 +108,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         is_table = isinstance(context_encoder, keras.layers.Embedding)
         classes = context_encoder.input_dim if is_table else None
         self._context = self._no_dependency(
-            ContextPort(context_shape, distribution.dtype, classes, name)
+            ContextSpec(context_shape, distribution.dtype, classes, name)
         )
         self._context_units = self._units(standardize_context)
         parameters = {
@@ -148,7 +148,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         wanted = self._encoder is None if asked is None else asked
         if not wanted or shape is None or not dtype.is_floating:
             return None
-        return Standardize(shape[-1] if shape else 1, dtype, name="context_units")
+        return Standardize(shape[-1] if shape else 1, dtype, name="context_standardizer")
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -169,7 +169,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         """What turns contexts into the vectors that conditioners get."""
         return self._encoder
 
-    def checked_context(self, context) -> tf.Tensor | None:
+    def validated_context(self, context) -> tf.Tensor | None:
         """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
         return self._context.checked(context)
 
@@ -181,7 +181,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         return Conditioned(self, context)
 
     @property
-    def context_units(self) -> Standardize | None:
+    def context_standardizer(self) -> Standardize | None:
         """What standardises contexts; None if they are taken as they are."""
         return self._context_units
 
@@ -194,7 +194,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
                 "integer pixels: flows.Dequantized(flow, levels=...); cast what is continuous."
             )
         value = tf.cast(value, self.dtype)
-        context = self.checked_context(kwargs.get("context"))
+        context = self.validated_context(kwargs.get("context"))
         kwargs = kwargs | {"context": context}
         if not ranks_are_known(value, context):
             return flat_log_prob(self, value, **kwargs)
@@ -245,7 +245,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
 
         For `bijector.forward(z, context=...)` and its like; the flow's own methods call it.
         """
-        context = self.checked_context(context)
+        context = self.validated_context(context)
         if context is None:
             return None
         context = self._standardized(context)
@@ -284,12 +284,12 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         Args:
           context: `[..., *context_shape]`.
         """
-        context = self.checked_context(context)
+        context = self.validated_context(context)
         if self._context_units is not None:
             self._context_units.initialize(context if self.context_shape else context[..., None])
 
     def _call_sample_n(self, sample_shape, seed, context=None):
-        context = self.checked_context(context)
+        context = self.validated_context(context)
         if not (length_is_known(sample_shape) and ranks_are_known(context)):
             return flat_sample(self, self.sample, sample_shape, seed, context)
         features = self.encode_context(context)
@@ -299,7 +299,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         return self.bijector.forward(latent, context=self._spread(features, latent))
 
     def _sample_and_log_prob(self, sample_shape, seed, context=None):
-        context = self.checked_context(context)
+        context = self.validated_context(context)
         if not (length_is_known(sample_shape) and ranks_are_known(context)):
             draw = self.experimental_sample_and_log_prob
             return flat_sample(self, draw, sample_shape, seed, context)

@@ -14,7 +14,7 @@ from tfp_flows.core import FlowBijector
 from tfp_flows.core.bijector import starts_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized, Flow
-from tfp_flows.distributions.data_checks import degeneracies, validate_contexts, warn_of_units
+from tfp_flows.distributions.data_checks import degeneracies, validate_contexts, warn_about_units
 from tfp_flows.distributions.support import check_support
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -123,7 +123,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
         _warn_of_outliers(batch.numpy().reshape(batch.shape[0], -1))
         _warn_of_no_density(flow, batch)
     if is_given:
-        warn_of_units(continuous, context)
+        warn_about_units(continuous, context)
     with restored_on_error(flow.variables):
         if _was_trained_elsewhere(flow):
             _mark(m for m in flow.submodules if isinstance(m, Standardize))
@@ -131,7 +131,7 @@ def initialize(flow: tfd.Distribution, batch, context=None) -> None:
             continuous.initialize_context(context)
         dequantizer = getattr(flow, "dequantizer", None)
         if dequantizer is not None:
-            dequantizer.initialize_context(flow.middles(batch))
+            dequantizer.initialize_context(flow.bin_centers(batch))
         for part, values, features in _walks(flow, batch, context):
             _as_flow_bijector(part)._initialize(tf.cast(values, part.dtype), features)
         if needs_initialization(flow):
@@ -190,7 +190,7 @@ def _walks(flow: tfd.Distribution, batch: tf.Tensor, context) -> Iterator[tuple]
         noise = tf.random.uniform(tf.shape(batch), dtype=flow.flow.dtype)
         if flow.dequantizer is not None and needs_initialization(flow.dequantizer):
             inside = 0.001 + 0.998 * noise  # noise of exactly 0 may have no latent
-            yield flow.dequantizer, inside, flow.dequantizer.encode_context(flow.middles(batch))
+            yield flow.dequantizer, inside, flow.dequantizer.encode_context(flow.bin_centers(batch))
         flow, batch = flow.flow, flow.dequantize(batch, noise)
     if needs_initialization(flow):
         yield flow, batch, None if context is None else flow.encode_context(context)

@@ -81,7 +81,7 @@ def _opened(bijector: tfb.Bijector) -> Iterator[tfb.Bijector]:
 def _values(x, flow: tfd.Distribution) -> tf.Tensor:
     """Examples as the continuous flow sees them: pixels in the middle of their bins."""
     if isinstance(flow, Dequantized):
-        return flow.middles(x)
+        return flow.bin_centers(x)
     return tf.cast(x, flow.dtype)
 
 

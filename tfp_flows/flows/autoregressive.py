@@ -11,6 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import made
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
+    alternating,
     as_units,
     check_context_shape,
     check_counts,
@@ -19,7 +20,6 @@ from tfp_flows.flows.base import (
     flow_of,
     ready_made,
     seeds_from,
-    taking_turns,
 )
 from tfp_flows.transformers.affine import ScaleMap
 
@@ -177,5 +177,5 @@ def _flow(
         return [fb.ActNorm(features, dtype=dtype), fb.Invert(layer) if invert else layer]
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
-    bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
+    bijector = alternating(make_layer, layers, order == "reverse", reversible=False)
     return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)

@@ -161,7 +161,7 @@ def vector_mask(features: int) -> str:
     return "alternate" if features % 2 else "half"
 
 
-def kept_features(features: int, swap: bool) -> int:
+def identity_features(features: int, swap: bool) -> int:
     """How many features `vector_mask` and `"alternate"` keep."""
     return features // 2 if swap else features - features // 2
 
@@ -205,7 +205,7 @@ def mixing(channels: int, seeds: Iterator[int | None], dtype: tf.DType) -> list[
     return [norm, fb.Invertible1x1Conv(channels, next(seeds), dtype=dtype)]
 
 
-def taking_turns(
+def alternating(
     make_layer: Callable[[bool], list[tfb.Bijector]],
     layers: int,
     stacked: bool,

@@ -17,7 +17,7 @@ from tfp_flows.flows.base import (
     check_counts,
     check_dtype,
     check_event_shape,
-    kept_features,
+    identity_features,
     network_policy,
     ready_made,
     vector_mask,
@@ -80,7 +80,7 @@ def dequantizer(
         if len(shape) == 1:
             (features,) = shape
             mask = vector_mask(features)
-            kept = kept_features(features, swap)
+            kept = identity_features(features, swap)
             net = mlp(
                 kept,
                 numbers * (features - kept),

@@ -11,6 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
+    alternating,
     as_filters,
     as_units,
     check_context_shape,
@@ -18,12 +19,11 @@ from tfp_flows.flows.base import (
     check_dtype,
     check_event_shape,
     flow_of,
-    kept_features,
+    identity_features,
     mixing,
     network_policy,
     ready_made,
     seeds_from,
-    taking_turns,
     vector_mask,
 )
 
@@ -110,7 +110,7 @@ def flow_plus_plus(
         hidden = as_units((128, 128) if hidden is None else hidden)
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
-            kept = kept_features(features, swap)
+            kept = identity_features(features, swap)
             outputs = numbers * (features - kept)
             net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
             return [
@@ -118,7 +118,7 @@ def flow_plus_plus(
                 fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components),
             ]
 
-        bijector = taking_turns(make_layer, layers, stacked, reversible)
+        bijector = alternating(make_layer, layers, stacked, reversible)
         return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
 
     filters = as_filters(32 if hidden is None else hidden)

@@ -14,6 +14,7 @@ from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
+    alternating,
     as_filters,
     as_units,
     check_context_shape,
@@ -21,12 +22,11 @@ from tfp_flows.flows.base import (
     check_dtype,
     check_event_shape,
     flow_of,
-    kept_features,
+    identity_features,
     mixing,
     network_policy,
     ready_made,
     seeds_from,
-    taking_turns,
     vector_mask,
 )
 from tfp_flows.flows.levels import Levels
@@ -148,13 +148,13 @@ def neural_spline(
         return mixing(features, seeds, dtype)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
-        kept = kept_features(features, swap)
+        kept = identity_features(features, swap)
         inputs = 2 * kept if circular else kept
         outputs = (features - kept) * numbers
         net = mlp(inputs, outputs, units, activation, dropout, context, dtype=network_dtype)
         return [*before_coupling(), coupling(net, mask, swap)]
 
-    bijector = taking_turns(make_layer, layers, stacked, reversible)
+    bijector = alternating(make_layer, layers, stacked, reversible)
     base = None
     if circular:
         # A little wider than the circle, whose end would else have no density.

@@ -11,6 +11,7 @@ from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
+    alternating,
     as_filters,
     as_units,
     check_context_shape,
@@ -18,10 +19,9 @@ from tfp_flows.flows.base import (
     check_dtype,
     check_event_shape,
     flow_of,
-    kept_features,
+    identity_features,
     network_policy,
     ready_made,
-    taking_turns,
     vector_mask,
 )
 from tfp_flows.transformers.affine import ScaleMap
@@ -89,11 +89,11 @@ def nice(
     hidden = as_units(hidden)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
-        kept = kept_features(features, swap)
+        kept = identity_features(features, swap)
         net = mlp(kept, features - kept, hidden, activation, dropout, context, dtype=network_dtype)
         return [fb.AdditiveCoupling(net, mask="alternate", swap=swap)]
 
-    couplings = taking_turns(make_layer, layers, stacked, reversible)
+    couplings = alternating(make_layer, layers, stacked, reversible)
     zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
@@ -177,7 +177,7 @@ def real_nvp(
         hidden = as_units((128, 128) if hidden is None else hidden)
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
-            kept = kept_features(features, swap)
+            kept = identity_features(features, swap)
             outputs = 2 * (features - kept)
             net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
             return [
@@ -185,7 +185,7 @@ def real_nvp(
                 fb.AffineCoupling(net, mask=mask, swap=swap, scale_map=scale_map),
             ]
 
-        bijector = taking_turns(make_layer, layers, stacked, reversible)
+        bijector = alternating(make_layer, layers, stacked, reversible)
         return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
 
     filters = as_filters(32 if hidden is None else hidden)
