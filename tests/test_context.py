@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused(call, message):
 
 
 @pytest.mark.parametrize(
-    "labels, message", [([0, 3], "1 of 2 are not"), ([0, -1], "1 of 2"), ([0.0, 1.0], "float")]
+    "labels, message", [([0, 3], "Invalid: 1 of 2"), ([0, -1], "1 of 2"), ([0.0, 1.0], "float")]
 )
 def test_what_is_no_label_is_refused(labels, message):
     flow = flows.with_labels(flows.nice((2,), 2, context_shape=4), classes=3)

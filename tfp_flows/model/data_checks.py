@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
-from tfp_flows.distributions.initialization import count_bad_rows
+from tfp_flows.distributions.data_checks import count_bad_rows
 from tfp_flows.distributions.support import check_support, support_assertions
 from tfp_flows.model.sample_weights import checked_weight_vector
 
