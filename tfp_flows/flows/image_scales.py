@@ -1,23 +1,17 @@
-"""Multi-scale image flows of equal steps: what Glow and its relatives share."""
+"""Image flows over several scales with equal steps: what Glow and its relatives share."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
 from tfp_flows.conditioners.dense import add_context, input_of
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
-    check_context_shape,
-    check_counts,
-    check_event_shape,
-    flow_of,
-)
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.layers import check_counts
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -25,93 +19,73 @@ tfb = tfp.bijectors
 Image = tuple[int, int, int]
 
 
-@dataclasses.dataclass
-class Levels:
-    """A flow of levels: each squeezes 2x2 pixels into channels, takes equal steps, and factors
-    out half of the channels. The fields are arguments of `glow`.
+def multi_scale_flow(
+    build: FlowBuilder,
+    make_step: Callable[[Image], fb.Chain],
+    levels: int,
+    steps: int,
+    split_prior: bool,
+    stacked: bool,
+    reversible: bool,
+) -> Flow:
+    """A flow of `levels` scales: each squeezes 2x2 pixels into channels, takes equal steps, and
+    factors out half of the channels.
+
+    Args:
+      build: the arguments that all flows share.
+      make_step: makes a step for images of a shape `(height, width, channels)`.
+      levels: number of scales.
+      steps: steps at each scale.
+      split_prior: whether what is factored out has a prior learned from the other half.
+      stacked: whether the steps of a scale are one loop over stacked variables.
+      reversible: whether training recomputes activations by inversion.
 
     Raises:
-      ValueError: an event shape that cannot be squeezed `levels` times.
+      ValueError: if the images cannot be squeezed `levels` times.
     """
-
-    event_shape: Sequence[int]
-    levels: int
-    steps: int
-    split_prior: bool
-    stacked: bool
-    reversible: bool
-    context_shape: Sequence[int] | int | None
-    standardize_context: bool
-    dtype: tf.DType
-    name: str
-
-    def __post_init__(self):
-        self.event_shape = h, w, _ = check_event_shape(self.event_shape, (3,), self.name)
-        check_counts(levels=self.levels, steps=self.steps)
-        self.context_shape = check_context_shape(self.context_shape, (1,), self.name)
-        times = 2**self.levels
-        if h % times or w % times:
-            raise ValueError(
-                f"{self.name} halves height and width {self.levels} times, so both must be "
-                f"divisible by {times}; got {h}x{w}. Pad the images, or use fewer levels."
-            )
-
-    def flow(
-        self,
-        make_step: Callable[[Image], tfb.Bijector],
-        network_dtype: str,
-        data_bijector: tfb.Bijector | None,
-    ) -> Flow:
-        """The flow.
-
-        Args:
-          make_step: makes a step for images of a shape `(height, width, channels)`.
-          network_dtype: Keras's dtype policy for the networks of the priors.
-          data_bijector: applied last, next to the data.
-        """
-        h, w, c = self.event_shape
-        scales = []
-        for level in range(self.levels):
-            h, w, c = h // 2, w // 2, c * 4
-            parts = [fb.Squeeze(), self._steps(make_step, (h, w, c))]
-            if level == self.levels - 1:
-                parts += self._last_prior(c, network_dtype)
-            else:
-                if self.split_prior:
-                    parts.append(self._split_prior((h, w, c // 2), c, network_dtype))
-                c //= 2
-            scales.append(fb.Chain(parts))
-        bijector = fb.MultiScale(scales, self.event_shape)
-        return flow_of(
-            bijector,
-            data_bijector,
-            self.event_shape,
-            self.dtype,
-            self.context_shape,
-            self.standardize_context,
-            self.name,
+    check_counts(levels=levels, steps=steps)
+    h, w, c = build.shape
+    if h % 2**levels or w % 2**levels:
+        raise ValueError(
+            f"{build.name} halves height and width {levels} times, so both must be divisible by "
+            f"{2**levels}; got {h}x{w}. Pad the images, or use fewer levels."
         )
+    scales = []
+    for level in range(levels):
+        h, w, c = h // 2, w // 2, c * 4
+        parts: list[tfb.Bijector] = [fb.Squeeze()]
+        if stacked:
+            parts.append(fb.Repeat(make_step((h, w, c)), steps, reversible))
+        else:
+            unrolled = (make_step((h, w, c)) for _ in range(steps))
+            parts.append(fb.Chain([b for step in unrolled for b in step.bijectors], reversible))
+        if level == levels - 1:
+            parts += _last_prior(build, c)
+        else:
+            if split_prior:
+                parts.append(_split_prior(build, (h, w, c // 2)))
+            c //= 2
+        scales.append(fb.Chain(parts))
+    return build.flow(fb.MultiScale(scales, build.shape))
 
-    def _steps(self, make_step: Callable[[Image], tfb.Bijector], image: Image) -> tfb.Bijector:
-        if self.stacked:
-            return fb.Repeat(make_step(image), self.steps, self.reversible)
-        return fb.Chain(
-            [b for _ in range(self.steps) for b in make_step(image).bijectors], self.reversible
-        )
 
-    def _split_prior(self, inputs: Image, outputs: int, dtype: str) -> fb.AffineCoupling:
-        """The factored-out half, standardised given the half that goes on."""
-        kept = input_of(inputs, dtype)
-        given, x = add_context(kept, self.context_shape, dtype)
-        zeros = keras.layers.Conv2D(
-            outputs, 3, padding="same", kernel_initializer="zeros", dtype=dtype
-        )
-        net = keras.Model([kept, *given] if given else kept, zeros(x), name="split_prior")
-        return fb.AffineCoupling(net, mask="channel", scale_map="clamp", name="split_prior")
+def _split_prior(build: FlowBuilder, half: Image) -> fb.AffineCoupling:
+    """Standardises the half that is factored out, given the other half."""
+    dtype = build.network_dtype
+    remaining = input_of(half, dtype)
+    context, x = add_context(remaining, build.context, dtype)
+    zeros = keras.layers.Conv2D(
+        2 * half[-1], 3, padding="same", kernel_initializer="zeros", dtype=dtype
+    )
+    net = keras.Model([remaining, *context] if context else remaining, zeros(x), name="split_prior")
+    return fb.AffineCoupling(net, mask="channel", scale_map="clamp", name="split_prior")
 
-    def _last_prior(self, channels: int, dtype: str) -> list[tfb.Bijector]:
-        """What remains at the end, standardised given the context, if there is one."""
-        if self.context_shape is None:
-            return []
-        net = mlp(self.context_shape[0], 2 * channels, (), dtype=dtype, name="context_prior")
-        return [fb.ContextAffine(net, event_ndims=3)]
+
+def _last_prior(build: FlowBuilder, channels: int) -> list[tfb.Bijector]:
+    """Standardises what is left at the last scale given the context, if there is one."""
+    if build.context is None:
+        return []
+    net = mlp(
+        build.context[0], 2 * channels, (), dtype=build.network_dtype, name="context_prior"
+    )
+    return [fb.ContextAffine(net, event_ndims=3)]
