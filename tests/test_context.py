@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import LabelEmbedding, conv, mlp
-from tfp_flows.core.evaluation import add_penalty, collected_penalties
+from tfp_flows.core.evaluation import add_penalty, collecting_penalties
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
@@ -304,9 +304,9 @@ def test_values_and_contexts_of_two_dtypes():
 
 def test_penalties_reach_whoever_collects():
     add_penalty(tf.ones([3]))  # nobody does
-    with collected_penalties() as outer:
+    with collecting_penalties() as outer:
         add_penalty(tf.ones([2]))
-        with collected_penalties() as inner:
+        with collecting_penalties() as inner:
             add_penalty(tf.zeros([1]))
         add_penalty(tf.ones([2]))
     assert (len(outer), len(inner)) == (2, 1)

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
-from tfp_flows.core.evaluation import collected_penalties
+from tfp_flows.core.evaluation import collecting_penalties
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -69,7 +69,7 @@ def test_gradients_against_differences(solver, jit):
     context = tf.constant([[0.3], [-0.2], [0.1], [0.5]], tf.float64)
 
     def loss(x, context):
-        with collected_penalties() as found:
+        with collecting_penalties() as found:
             z, log_det = flow.inverse_and_log_det(x, context=context)
         return tf.reduce_mean(tf.reduce_sum(tf.sin(z), -1) + log_det**2 + found[0])
 
@@ -157,7 +157,7 @@ def test_penalties_are_integrals_of_the_drift():
 
     def norms(**weights):
         flow = fb.ContinuousFlow(lambda x, time: rate * x, **weights, **TIGHT)
-        with collected_penalties() as found:
+        with collecting_penalties() as found:
             flow.inverse_and_log_det(X)
         return found
 
@@ -180,7 +180,7 @@ def test_penalties_of_repeated_steps_and_their_gradients():
 
     @tf.function
     def found(bijector):
-        with tf.GradientTape() as tape, collected_penalties() as penalties:
+        with tf.GradientTape() as tape, collecting_penalties() as penalties:
             bijector.inverse_and_log_det(X)
         loss = tf.add_n(penalties)
         return loss, tape.gradient(loss, loop.trainable_variables)

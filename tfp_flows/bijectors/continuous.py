@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.evaluation import add_penalty, noise_seed, penalties_wanted
-from tfp_flows.core.memo import settings_changed
-from tfp_flows.core.tracing import InGraph, in_training
+from tfp_flows.core.evaluation import add_penalty, current, noise_seed, settings_changed
+from tfp_flows.core.tracing import InGraph
 from tfp_flows.solvers.ode import Adaptive, Fixed
 from tfp_flows.solvers.trajectory import Path, Rates, draw_probes
 
@@ -170,7 +169,7 @@ class ContinuousFlow(FlowBijector):
         return self._penalised_results(y, context, forward=False)
 
     def _penalised_results(self, value, context, forward: bool):
-        penalised = penalties_wanted() and any(self._weights)
+        penalised = current().collects_penalties and any(self._weights)
         out, gains = self._call(self._evaluate, value, context, forward, penalised)
         if penalised:
             add_penalty(gains[..., 1])
@@ -211,7 +210,7 @@ class ContinuousFlow(FlowBijector):
             width = context.shape[-1]
             context = tf.broadcast_to(context, tf.concat([batch, [width]], 0))
             context = tf.reshape(context, [-1, width])
-        seed = noise_seed(self, None if in_training() else self._seed)
+        seed = noise_seed(self, None if current().in_training else self._seed)
         probes = draw_probes(state, trace, self._noise, seed)
         start, end = self._times if forward else self._times[::-1]
         weights = tuple(math.copysign(w, end - start) for w in self._weights)

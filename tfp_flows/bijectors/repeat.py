@@ -10,9 +10,10 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
 from tfp_flows.core.bijector import Start
-from tfp_flows.core.evaluation import add_penalty, noise_at, penalties_wanted, summed_penalties
+from tfp_flows.core.evaluation import add_penalty, at_index, current, summing_penalties
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
+from tfp_flows.core.shapes import like
 from tfp_flows.core.stack import Stack, validate_repeatable
 from tfp_flows.core.tracing import InGraph
 
@@ -151,7 +152,7 @@ class Repeat(FlowBijector):
         def body(n, value, log_det, penalty, after):
             i = self._count - 1 - n if forward else n
             slices = [a.read(i) for a in arrays]
-            with self._stack.at(slices) as assigned, noise_at(i), summed_penalties(penalty) as end:
+            with self._stack.at(slices) as assigned, at_index(i), summing_penalties(penalty) as end:
                 out, more = both(value, ndims, context)
             updated = [stacked[p].name for p in assigned if stacked[p].dtype.is_floating]
             if updated:
@@ -164,14 +165,14 @@ class Repeat(FlowBijector):
             after = [
                 a.write(i, assigned.get(p, slices[p])) for a, p in zip(after, states, strict=True)
             ]
-            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det), end(), after
+            return n + 1, self._kept_shape(out, value), like(log_det + more, log_det), end(), after
 
         log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
         log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
-        penalty = tf.zeros_like(log_det) if penalties_wanted() else ()
+        penalty = tf.zeros_like(log_det) if current().collects_penalties else ()
         after = [self._loop.array(stacked[p]) for p in states]
         out, log_det, penalty, after = self._loop.run(body, value, log_det, penalty, after)
-        if penalties_wanted():
+        if current().collects_penalties:
             add_penalty(penalty)
         for place, array in zip(states, after, strict=True):
             if place in moved_on:  # such as the state of a random generator
@@ -193,7 +194,7 @@ class Repeat(FlowBijector):
             sources = [slices[p] for p in trained] + extra
             with tf.control_dependencies([d_value]):  # not before its gradient is here
                 value = tf.identity(value)
-            with self._stack.at(slices), noise_at(i):
+            with self._stack.at(slices), at_index(i):
                 before, d_before, d_sources = self._step._recompute(
                     value, d_value, d_log_det, ndims, sources, context, forward
                 )
@@ -203,7 +204,7 @@ class Repeat(FlowBijector):
             ]
             gradients = [g.write(i, d) for g, d in zip(gradients, found, strict=False)]
             d_extra = add_gradients(d_extra, found[len(trained) :])
-            return n + 1, _like(before, value), _like(d_before, value), d_extra, gradients
+            return n + 1, like(before, value), like(d_before, value), d_extra, gradients
 
         d_extra = [tf.zeros_like(e) for e in extra]
         value, d_value, d_extra, gradients = self._loop.run(body, out, d_out, d_extra, gradients)
@@ -256,14 +257,7 @@ class Repeat(FlowBijector):
                 f"A repeated step must keep the shape of its event: it maps {value.shape} to "
                 f"{out.shape}."
             )
-        return _like(out, value)
+        return like(out, value)
 
     def _describe(self):
         return f"{self._count} x {self._step!r}"
-
-
-def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """A loop's variables keep their static shapes."""
-    if tensor.shape.as_list() == other.shape.as_list():
-        return tensor
-    return tf.ensure_shape(tensor, other.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.evaluation import holding, noise_seed
+from tfp_flows.core.evaluation import noise_seed, sharing
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.solvers.fixed_point import fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
@@ -113,7 +113,7 @@ class Residual(FlowBijector):
         settings = (tolerance, self._max_steps, self.name)
 
         def search(x):
-            with holding():  # the first evaluation is outside of the loop
+            with sharing():  # the first evaluation is outside of the loop
                 return fixed_point(lambda y: x - network(y), x - network(x), *settings)
 
         y = implicit_inverse(

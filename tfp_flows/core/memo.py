@@ -7,8 +7,8 @@ identity, which in eager mode outlives updates of the variables. `PairMemo` stan
 
 * the tensor is the very object that went in or came out,
 * no variable of the bijector has changed since (eager: their values are compared by hash;
-  in a graph: no op that writes them was added), nor a setting that is no variable,
-* the Keras model that is being called, if any, is in the same mode, and
+  in a graph: no op that writes them was added),
+* the current `Evaluation` has the same `key`, and
 * the gradient tapes that watch now are the ones that recorded the evaluation.
 """
 
@@ -20,24 +20,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_flows.core import private
+from tfp_flows.core.evaluation import current
 from tfp_flows.core.substitution import is_substituted
-from tfp_flows.core.tracing import in_training
 from tfp_flows.core.variables import components
 
 _OTHER = {"forward": "inverse", "inverse": "forward"}
-
-
-_settings = [0]  # how often a setting of any bijector has changed
-
-
-def settings_changed() -> None:
-    """Makes every note of every bijector stale: a setting that is no variable has changed."""
-    _settings[0] += 1
-
-
-def settings_version() -> int:
-    """Differs after every change of a setting, which leaves traced functions behind the times."""
-    return _settings[0]
 
 
 class _Note(NamedTuple):
@@ -129,10 +116,9 @@ class PairMemo:
     def epoch(self) -> int:
         """Differs once a variable has changed, or what watches and trains is another.
 
-        That is whether a tape watches, and whether a Keras model is being trained.
+        That is whether a tape watches, and the current `Evaluation`.
         """
-        mode = private.no_tape(), in_training()
-        return hash((*mode, _settings[0], self.fingerprint()))
+        return hash((private.no_tape(), current().key, self.fingerprint()))
 
     def fingerprint(self) -> tuple[int, ...] | int:
         """Equal while no variable has changed: hashes of values; in a graph, a count of writes."""

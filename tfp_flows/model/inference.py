@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.memo import settings_version
+from tfp_flows.core.evaluation import settings_version
 from tfp_flows.distributions.initialization import needs_initialization
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model.sampling import latent_sampler

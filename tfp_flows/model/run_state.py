@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.evaluation import Noise
+from tfp_flows.core.evaluation import NoiseSource
 from tfp_flows.keras_engine import keras
 from tfp_flows.model.guard import Guard
 
@@ -26,7 +26,7 @@ class Progress:
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         zeros = tf.zeros([len(_PARTS)], tf.int64)
         self._state = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
-        self._noise = Noise(self._noise_seed)  # one: in eager mode each step asks for it
+        self._noise = NoiseSource(self._noise_seed)  # one: in eager mode each step asks for it
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -69,7 +69,7 @@ class Progress:
         """
         return self._state[:2] - tf.constant([0, seen], tf.int64)
 
-    def noise(self) -> Noise:
+    def noise(self) -> NoiseSource:
         """The noise of the step under way; other replicas draw other noise."""
         return self._noise
 

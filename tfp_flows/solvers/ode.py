@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.numerics import rounding_unit
+from tfp_flows.core.shapes import like
 
 State = list[tf.Tensor]
 Rates = Callable[..., State]
@@ -97,7 +98,7 @@ class Adaptive(NamedTuple):
 
         state = list(state)
         rates = _traced_once(rates, state)
-        first = [_like(r, s) for r, s in zip(rates(start, *state), state, strict=True)]
+        first = [like(r, s) for r, s in zip(rates(start, *state), state, strict=True)]
         is_sound = tf.reduce_all([_finite(s) for s in state[:controlled]], axis=0)
         begin = (tf.constant(0), start, span / 10, state, first)
         n, t, _, state, _ = tf.while_loop(goes_on, body, begin)
@@ -184,7 +185,7 @@ def _dormand_prince(rates: Rates, t, step, state: State, rate: State):
     for node, weights in zip(_NODES, _STAGES, strict=True):
         stages.append(rates(t + node * step, *_moved(state, step, stages, weights)))
     new = _moved(state, step, stages, _SUM)
-    new_rate = [_like(r, s) for r, s in zip(rates(t + step, *new), state, strict=True)]
+    new_rate = [like(r, s) for r, s in zip(rates(t + step, *new), state, strict=True)]
     zeros = [tf.zeros_like(s) for s in state]
     return new, new_rate, _moved(zeros, step, [*stages, new_rate], _ERROR)
 
@@ -194,7 +195,7 @@ def _moved(state: State, step, stages: Sequence[State], weights: Sequence[float]
     moved = []
     for place, value in enumerate(state):
         total = sum(w * k[place] for w, k in zip(weights, stages, strict=True) if w)
-        moved.append(_like(value + step * total, value))
+        moved.append(like(value + step * total, value))
     return moved
 
 
@@ -206,8 +207,3 @@ def _finite(tensor: tf.Tensor) -> tf.Tensor:
 def _resolution(dtype: tf.DType) -> float:
     """What is lost in rounding, and a little more."""
     return 16 * rounding_unit(dtype)
-
-
-def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """A loop's variables keep their static shapes."""
-    return tf.ensure_shape(tensor, other.shape)
