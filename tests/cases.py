@@ -71,7 +71,7 @@ def tight(t):
 
 
 def waves(x, time):
-    """A drift that is a plain function, of images."""
+    """A vector field that is a plain function, of images."""
     return tf.sin(x[:, ::-1] + 0.5 * x + time[:, :, None, None]) / 2
 
 
@@ -244,7 +244,7 @@ BIJECTORS: dict[str, tuple] = {
     ),
     "ode-image": (
         (2, 2, 1),
-        lambda t: fb.ContinuousFlow(waves, 3, solver="fixed", steps=40, final_time=0.5),
+        lambda t: fb.ContinuousFlow(waves, 3, solver="fixed", num_steps=40, final_time=0.5),
     ),
     "ode-ffjord": ((2,), lambda t: flows.ffjord((2,), (3,), solver="fixed", dtype=t).bijector),
     "ode-ffjord-context": (

@@ -23,7 +23,7 @@ READY_MADE = {
     "maf": SMALL,
     "iaf": SMALL,
     "residual": SMALL,
-    "ffjord": {"hidden": (4,), "solver": "fixed", "steps": 4},
+    "ffjord": {"hidden": (4,), "solver": "fixed", "num_steps": 4},
     "planar": SMALL,
     "radial": SMALL,
     "sylvester": SMALL,

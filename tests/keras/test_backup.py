@@ -33,8 +33,8 @@ def pixels():
 
 
 def hutchinson():
-    drift = dict(solver="fixed", steps=2, trace="hutchinson")
-    return flows.ffjord((2,), (4,), **drift), LATENT
+    settings = dict(solver="fixed", num_steps=2, trace="hutchinson")
+    return flows.ffjord((2,), (4,), **settings), LATENT
 
 
 def data_set():

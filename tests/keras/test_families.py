@@ -25,7 +25,7 @@ FAMILIES = {
     "maf": lambda c: flows.maf((3,), 2, (6,), context_shape=c),
     "maf-spline": lambda c: flows.maf((3,), 2, (6,), "spline", 4, context_shape=c),
     "iaf": lambda c: flows.iaf((3,), 2, (6,), context_shape=c),
-    "ffjord": lambda c: flows.ffjord((3,), (4,), solver="fixed", steps=4, context_shape=c),
+    "ffjord": lambda c: flows.ffjord((3,), (4,), solver="fixed", num_steps=4, context_shape=c),
     "ffjord-adaptive": lambda c: flows.ffjord((3,), (4,), kinetic_penalty=0.1, context_shape=c),
     "residual": lambda c: flows.residual((3,), 2, (4,), context_shape=c),
     "flow_plus_plus": lambda c: flows.flow_plus_plus((3,), 2, (4,), 2, context_shape=c),

@@ -40,27 +40,26 @@ class ContinuousFlow(FlowBijector):
     With `trace="hutchinson"` the log-det is an estimate, $ \epsilon^\top J \epsilon $, whose cost
     does not grow with the event. Its noise is drawn once for a solve, from `seed` and the shape of
     the batch, so that both directions and repeated calls agree. Under Keras `fit` every step
-    draws anew, for a drift could learn to please one draw. Set `bijector.trace = "exact"` on the
-    same object at any time, after training or loading too: a `FlowModel` follows at its next
+    draws anew, so that the network cannot fit one draw. Set `bijector.trace = "exact"` on the same object at any time, after training or loading too: a `FlowModel` follows at its next
     call. A `tf.function` of your own keeps what it was traced with: make it anew.
 
     Source: Neural Ordinary Differential Equations, arXiv 1806.07366; FFJORD, arXiv 1810.01367; the
     penalties: How to train your neural ODE, arXiv 2002.02798.
 
     Args:
-      drift: the network `f`. It is given the state, `[n, *event]`, and as its second argument
-        (the second input of a Keras model) the time and the context as one vector,
-        `[n, 1 + k]`; it returns the velocity, `[n, *event]`. See `conditioners.drift`; networks
-        of `conditioners` made with `context=1 + k` do too. It must be smooth in the state, and
+      vector_field: the network `f`. It is given the state, `[n, *event]`, and as its second
+        argument (the second input of a Keras model) the time and the context as one vector,
+        `[n, 1 + k]`; it returns the velocity, `[n, *event]`. See `conditioners.vector_field`;
+        networks of `conditioners` made with `context=1 + k` do too. It must be smooth in the state, and
         the same at every call: no dropout, no batch normalisation.
       event_ndims: rank of an event.
       solver: `"adaptive"` or `"fixed"`.
-      steps: of the fixed solver.
+      num_steps: of the fixed solver.
       rtol, atol: relative and absolute tolerance of each step of the adaptive solver, for each
         example.
       max_steps: steps after which the adaptive solver gives up.
-      trace: `"exact"`, which evaluates the drift on as many copies as an event has entries, or
-        `"hutchinson"`.
+      trace: `"exact"`, which evaluates the vector field on as many copies as an event has
+        entries, or `"hutchinson"`.
       noise: of Hutchinson's estimate: `"rademacher"` or `"gaussian"`.
       seed: a whole number, of the noise.
       initial_time: time of the latents.
@@ -72,7 +71,7 @@ class ContinuousFlow(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      ValueError: a setting that makes no sense; on the first call, a drift whose output has
+      ValueError: a setting that makes no sense; on the first call, a vector field whose output has
         another shape than its input, or that changes from call to call.
       tf.errors.InvalidArgumentError: the adaptive solver did not arrive; it names the steps and
         the tolerances. (XLA has no errors: results are NaN there.)
@@ -91,10 +90,10 @@ class ContinuousFlow(FlowBijector):
 
     def __init__(
         self,
-        drift: Any,
+        vector_field: Any,
         event_ndims: int = 1,
         solver: str = "adaptive",
-        steps: int = 20,
+        num_steps: int = 20,
         rtol: float = 1e-5,
         atol: float = 1e-5,
         max_steps: int = 1000,
@@ -112,12 +111,14 @@ class ContinuousFlow(FlowBijector):
             _check_choice(setting, parameters[setting])
         _check_numbers(parameters)
         super().__init__(forward_min_event_ndims=int(event_ndims), parameters=parameters, name=name)
-        self._network = Network(drift, name=f"{name}_drift")
+        self._network = Network(vector_field, name=f"{name}_vector_field")
         if self._network.is_random:
-            raise ValueError(f"The drift of {name} holds random layers: leave them out.")
+            raise ValueError(f"The vector field of {name} holds random layers: leave them out.")
         adaptive = solver == "adaptive"
         self._solver = self._no_dependency(
-            Adaptive(float(rtol), float(atol), int(max_steps)) if adaptive else Fixed(int(steps))
+            Adaptive(float(rtol), float(atol), int(max_steps))
+            if adaptive
+            else Fixed(int(num_steps))
         )
         self._times = (float(initial_time), float(final_time))
         self._trace = trace
@@ -128,7 +129,7 @@ class ContinuousFlow(FlowBijector):
         self._count = self._no_dependency(InGraph(self._run_and_count))
 
     @property
-    def drift(self) -> Any:
+    def vector_field(self) -> Any:
         """The network, as it was given."""
         return self._network.net
 
@@ -145,12 +146,12 @@ class ContinuousFlow(FlowBijector):
         settings_changed()
 
     def evaluations(self, value, context=None, direction: str = "inverse") -> tf.Tensor:
-        """How often a solve evaluates the drift (the whole batch at once): a scalar.
+        """How often a solve evaluates the vector field (the whole batch at once): a scalar.
 
         Args:
           value: data `[..., *event]` for `"inverse"`, the direction of `log_prob`; latents for
             `"forward"`, that of `sample`.
-          context: `[..., k]`, for a drift that takes one.
+          context: `[..., k]`, for a vector field that takes one.
           direction: `"inverse"` or `"forward"`.
 
         Raises:
@@ -229,7 +230,7 @@ def _check_choice(setting: str, value: Any) -> None:
 
 
 def _check_numbers(given: dict[str, Any]) -> None:
-    for name, least in (("event_ndims", 1), ("steps", 1), ("max_steps", 1), ("seed", 0)):
+    for name, least in (("event_ndims", 1), ("num_steps", 1), ("max_steps", 1), ("seed", 0)):
         if not isinstance(given[name], int | np.integer) or given[name] < least:
             raise ValueError(f"{name} must be a whole number, {least} or more; got {given[name]}.")
     for name in ("rtol", "atol"):

@@ -9,7 +9,7 @@ from tfp_flows.conditioners.conv import conv
 from tfp_flows.conditioners.dense import LabelEmbedding, mlp, resnet
 from tfp_flows.conditioners.lipschitz import LipSwish, SpectralDense, lipschitz_mlp
 from tfp_flows.conditioners.made import MaskedDense, made
-from tfp_flows.conditioners.vector_field import drift
+from tfp_flows.conditioners.vector_field import vector_field
 
 __all__ = [
     "LabelEmbedding",
@@ -17,9 +17,9 @@ __all__ = [
     "MaskedDense",
     "SpectralDense",
     "conv",
-    "drift",
     "lipschitz_mlp",
     "made",
     "mlp",
     "resnet",
+    "vector_field",
 ]

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import drift, lipschitz_mlp
+from tfp_flows.conditioners import lipschitz_mlp, vector_field
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
     as_units,
@@ -32,7 +32,7 @@ def ffjord(
     blocks: int = 1,
     activation: str = "softplus",
     solver: str = "adaptive",
-    steps: int = 20,
+    num_steps: int = 20,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     trace: str = "exact",
@@ -48,16 +48,16 @@ def ffjord(
 ) -> Flow:
     """FFJORD for vectors: points flow along a learnt velocity field for a time of 1.
 
-    Each block has a drift network of its own, and an `ActNorm` between it and the data.
+    Each block has a vector-field network of its own, and an `ActNorm` between it and the data.
 
     Source: FFJORD, arXiv 1810.01367; Neural Ordinary Differential Equations, arXiv 1806.07366.
 
     Args:
       event_shape: `(features,)`.
-      hidden: units of the hidden layers of each drift; see `conditioners.drift`.
+      hidden: units of the hidden layers of each network; see `conditioners.vector_field`.
       blocks: how many continuous flows follow each other.
       activation: a smooth Keras activation.
-      solver, steps, rtol, atol: see `fb.ContinuousFlow`.
+      solver, num_steps, rtol, atol: see `fb.ContinuousFlow`.
       trace: `"exact"`, or `"hutchinson"` for training with many features. It can be changed later:
         `for b in flow.submodules: b.trace = "exact"` for those that are a `fb.ContinuousFlow`.
       noise: see `fb.ContinuousFlow`.
@@ -66,7 +66,7 @@ def ffjord(
       data_bijector: applied last, next to the data, to keep them within bounds, as
         `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
         see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all drifts see; see `Flow`.
+      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
       standardize_context: whether contexts are standardised by those that `flows.initialize` or the
         first `fit` sees; see `Flow`.
       seed: of Hutchinson's noise.
@@ -87,11 +87,11 @@ def ffjord(
     context = check_context_shape(context_shape, (1,), name)
     parts = []
     for block_seed in itertools.islice(seeds_from(seed), blocks):
-        net = drift(features, as_units(hidden), activation, context, dtype=dtype.name)
+        net = vector_field(features, as_units(hidden), activation, context, dtype=dtype.name)
         flow = fb.ContinuousFlow(
             net,
             solver=solver,
-            steps=steps,
+            num_steps=num_steps,
             rtol=rtol,
             atol=atol,
             trace=trace,

@@ -196,7 +196,7 @@ def _flow(
     step, base = make(features, seed=seed, dtype=dtype), []
     if context is not None:
         net = functools.partial(mlp, context[0], hidden=as_units(hidden), dtype=dtype.name)
-        step = make(features, conditioner=net(step.raw.shape[0]), seed=seed, raw=step.raw)
+        step = make(features, conditioner=net(step.params.shape[0]), seed=seed, params=step.params)
         base = [fb.ContextAffine(net(2 * features))]
     repeat = fb.Repeat(step, layers)
     bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])

@@ -139,8 +139,8 @@ class Adaptive(NamedTuple):
             end,
             "it reached",
             t,
-            "Look for values that are not finite; else the drift has become too steep: loosen the "
-            "tolerances, raise max_steps, add penalties, or lower the learning rate.",
+            "Look for values that are not finite; else the vector field has become too steep: "
+            "loosen the tolerances, raise max_steps, add penalties, or lower the learning rate.",
         ]
 
 

@@ -43,7 +43,7 @@ class Rates:
     """The rates of a state, `[n, size]`, and of what its path gains, `[n, 1 or 2]`.
 
     Args:
-      network: the drift.
+      network: the vector field.
       event: shape of an event.
       probes: see `draw_probes`.
       weights: of `|f|^2` and of the squared norm of the Jacobian in the penalty; None if there
@@ -110,7 +110,7 @@ class Path:
 
     Args:
       owner: name for messages.
-      network: the drift.
+      network: the vector field.
       rates: of the state and of the gains.
       solver: how.
       start, end: the times.
@@ -203,9 +203,9 @@ class Path:
         if assigned:
             names = ", ".join(variables[place].name for place in assigned)
             raise ValueError(
-                f"The drift of {self._owner} updates {names} when it is called, as dropout and "
-                "batch normalisation do. A differential equation needs the same drift at every "
-                "call: leave such layers out."
+                f"The vector field of {self._owner} updates {names} when it is called, as "
+                "dropout and batch normalisation do. A differential equation needs the same vector "
+                "field at every call: leave such layers out."
             )
 
 
