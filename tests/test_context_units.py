@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from small_flows import small
+from small_flows import READY_MADE, small
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -136,31 +136,13 @@ def test_a_flow_trained_elsewhere_keeps_its_contexts():
     np.testing.assert_array_equal(marked.encode_context(C), C)
 
 
-SWITCHED = {
-    "nice": lambda **k: flows.nice((2,), 2, (4,), **k),
-    "real_nvp": lambda **k: flows.real_nvp((2,), 2, (4,), **k),
-    "real_nvp-image": lambda **k: flows.real_nvp((2, 2, 1), hidden=2, levels=1, blocks=1, **k),
-    "glow": lambda **k: flows.glow((2, 2, 1), 1, 1, 2, **k),
-    "neural_spline": lambda **k: flows.neural_spline((2,), 2, (4,), 4, **k),
-    "neural_spline-image": lambda **k: flows.neural_spline((2, 2, 1), 1, 2, 4, levels=1, **k),
-    "flow_plus_plus": lambda **k: flows.flow_plus_plus((2,), 2, (4,), 2, **k),
-    "maf": lambda **k: flows.maf((2,), 2, (4,), **k),
-    "iaf": lambda **k: flows.iaf((2,), 2, (4,), **k),
-    "ffjord": lambda **k: flows.ffjord((2,), (4,), **k),
-    "residual": lambda **k: flows.residual((2,), 2, (4,), **k),
-    "planar": lambda **k: flows.planar((2,), 2, **k),
-    "radial": lambda **k: flows.radial((2,), 2, **k),
-    "sylvester": lambda **k: flows.sylvester((2,), 2, **k),
-}
-
-
-@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize("name", READY_MADE)
 def test_every_ready_made_flow_has_the_switch(name):
-    flow = SWITCHED[name](context_shape=(3,))
+    flow = READY_MADE[name](context_shape=(3,))
     assert flow.context_standardizer.needs_initialization
-    off = SWITCHED[name](context_shape=(3,), standardize_context=False)
+    off = READY_MADE[name](context_shape=(3,), standardize_context=False)
     assert off.context_standardizer is None and off.parameters["standardize_context"] is False
-    assert SWITCHED[name]().context_standardizer is None
+    assert READY_MADE[name]().context_standardizer is None
 
 
 def test_labels_and_encoders_get_contexts_as_they_are():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import each
-from small_flows import moved
+from small_flows import IMAGES, VECTORS, moved
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -13,27 +13,6 @@ from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-SMALL = {"layers": 2, "hidden": (4,)}
-READY_MADE = {
-    "nice": SMALL,
-    "real_nvp": SMALL,
-    "neural_spline": SMALL,
-    "flow_plus_plus": SMALL | {"components": 2},
-    "maf": SMALL,
-    "iaf": SMALL,
-    "residual": SMALL,
-    "ffjord": {"hidden": (4,), "solver": "fixed", "num_steps": 4},
-    "planar": SMALL,
-    "radial": SMALL,
-    "sylvester": SMALL,
-}
-IMAGES = {
-    "glow": {"levels": 1, "steps": 1, "hidden": 4},
-    "real_nvp": {"levels": 1, "hidden": 4, "blocks": 1},
-    "neural_spline": {"levels": 1, "layers": 1, "hidden": 4},
-    "flow_plus_plus": {"couplings": (1, 1, 0), "hidden": 4, "components": 2, "blocks": 1},
-}
 
 # name: (data bijector, data inside, data on bounds or outside)
 BOUNDED = {
@@ -157,11 +136,10 @@ def test_an_overflow_in_the_flow_is_not_hidden():
     assert np.isnan(flow.log_prob([[1.0, 1.0]])).all()
 
 
-@each(READY_MADE, lambda name: name in ("nice", "maf", "iaf", "planar", "residual"))
+@each(VECTORS, lambda name: name in ("nice", "maf", "iaf", "planar", "residual"))
 def test_every_flow_over_bounded_rows(name):
     y = tf.constant([[0.2, 0.7], [0.0, 0.5], [-0.5, 0.5], [0.5, 1.5]])
-    make = getattr(flows, name)
-    flow = moved(make((2,), data_bijector=tfb.Sigmoid(), context_shape=2, **READY_MADE[name]))
+    flow = moved(VECTORS[name](event_shape=(2,), data_bijector=tfb.Sigmoid(), context_shape=2))
     context = tf.random.stateless_normal([4, 2], [1, 2])
     with tf.GradientTape() as tape:
         log_prob = flow.log_prob(y, context=context)
@@ -176,7 +154,7 @@ def test_every_flow_over_bounded_rows(name):
 
 @each(IMAGES, lambda name: name == "glow")
 def test_every_flow_over_bounded_images(name):
-    flow = getattr(flows, name)((4, 4, 1), data_bijector=tfb.Sigmoid(), **IMAGES[name])
+    flow = IMAGES[name](data_bijector=tfb.Sigmoid())
     x = flow.sample(2, seed=[0, 1])
     assert tf.reduce_all((x > 0.0) & (x < 1.0))
     assert np.isfinite(flow.log_prob(x)).all()

@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import made
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import FlowBuilder, ready_made
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.layers import alternating, as_units, check_counts, seeds_from
 from tfp_flows.transformers.affine import ScaleMap
 
@@ -47,7 +48,7 @@ def maf(
     Args:
       layers: number of autoregressive layers.
       hidden: units of the networks' hidden layers.
-      transformer: the transformation of each feature: `"affine"` or `"spline"` (rational-quadratic).
+      transformer: what is done to each feature: `"affine"`, or `"spline"` (rational-quadratic).
       bins: number of bins of each spline.
       bound: splines transform `[-bound, bound]` and are the identity outside.
       scale_map: from raw outputs of the network to log-scales of affine layers: `"exp_tanh"`,
@@ -124,9 +125,7 @@ def _flow(
     dtype,
     name,
 ) -> Flow:
-    build = FlowBuilder(
-        name, event_shape, dtype, data_bijector, context_shape, standardize_context
-    )
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
     (features,) = build.shape
     check_counts(layers=layers)
     if transformer not in ("affine", "spline"):

@@ -11,7 +11,8 @@ from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import FlowBuilder, ready_made
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.layers import (
     as_filters,
     as_units,

@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import FlowBuilder, ready_made
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.image_scales import Image
 from tfp_flows.flows.layers import (
     alternating,
@@ -145,9 +146,7 @@ def flow_plus_plus(
     return build.flow(fb.MultiScale([chain], build.shape))  # one scale: the latent is a vector
 
 
-def _validated_couplings(
-    couplings: Sequence[int], shape: Image, name: str
-) -> tuple[int, int, int]:
+def _validated_couplings(couplings: Sequence[int], shape: Image, name: str) -> tuple[int, int, int]:
     counts = tuple(couplings)
     if len(counts) != 3 or min(counts) < 0 or sum(counts) == 0:
         raise ValueError(

@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import conv
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import FlowBuilder, ready_made
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.image_scales import Image, multi_scale_flow
 from tfp_flows.flows.layers import as_filters, mixing, seeds_from
 from tfp_flows.transformers.affine import ScaleMap

@@ -85,7 +85,5 @@ def _last_prior(build: FlowBuilder, channels: int) -> list[tfb.Bijector]:
     """Standardises what is left at the last scale given the context, if there is one."""
     if build.context is None:
         return []
-    net = mlp(
-        build.context[0], 2 * channels, (), dtype=build.network_dtype, name="context_prior"
-    )
+    net = mlp(build.context[0], 2 * channels, (), dtype=build.network_dtype, name="context_prior")
     return [fb.ContextAffine(net, event_ndims=3)]

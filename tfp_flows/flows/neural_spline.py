@@ -13,7 +13,8 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import FlowBuilder, ready_made
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.image_scales import Image, multi_scale_flow
 from tfp_flows.flows.layers import (
     alternating,
