@@ -1,4 +1,4 @@
-"""Contexts are standardised by what is seen first: any unit and offset trains alike."""
+"""Contexts are standardised by those seen first: training does not depend on their units."""
 
 import warnings
 
@@ -77,7 +77,7 @@ def test_training_does_not_depend_on_the_units_of_contexts(name):
         assert loss == pytest.approx(expected, abs=2e-3)
 
 
-def test_what_is_learned_of_the_context():
+def test_the_context_is_learned():
     _, model = trained(MAKES["maf"][0], X, 1e4 + 1e-2 * C, epochs=8)
     truth = 0.5 * np.log(2 * np.pi * np.e * 0.09)
     # float32 has a step of 1e-3 there, a tenth of the spread: it blurs what x follows from.
@@ -102,7 +102,7 @@ def test_the_constants(dtype):
     }
 
 
-def test_rounding_is_no_spread():
+def test_rounding_does_not_count_as_spread():
     flow = small(context_shape=(2,))
     context = np.tile(np.float32([[0.3, 1.0]]), [64, 1])
     context[::2, 0] = np.nextafter(np.float32(0.3), np.float32(1.0))
@@ -145,7 +145,7 @@ def test_every_ready_made_flow_has_the_switch(name):
     assert READY_MADE[name]().context_standardizer is None
 
 
-def test_labels_and_encoders_get_contexts_as_they_are():
+def test_labels_and_encoders_get_unchanged_contexts():
     vectors = flows.real_nvp((2,), 2, (4,), context_shape=(3,))
     labelled = flows.with_labels(vectors, classes=5)
     assert labelled.context_standardizer is None
@@ -220,7 +220,7 @@ def stamps(n):
     ],
     ids=["one", "equal", "lost digits", "encoder"],
 )
-def test_warnings_of_units(make, context, message):
+def test_warnings_about_units(make, context, message):
     x = PAIRS[:32]
     context = context if context.ndim == 1 else context[:32]
     with pytest.warns(UserWarning, match=message):

@@ -213,7 +213,7 @@ def test_probabilities_of_all_pixels_sum_to_one_at_most():
     assert total > inside - 0.02
 
 
-def test_more_noise_samples_make_a_quieter_estimate():
+def test_more_noise_samples_reduce_the_variance():
     flow = tfd.Independent(tfd.Normal([0.0], [0.1]), 1)
     x = tf.zeros([200, 1], tf.int32)
     one = flows.Dequantized(flow, levels=4).log_prob(x, seed=[1, 2])
@@ -236,7 +236,7 @@ def test_pixels_round_trip_and_samples_are_in_range():
     np.testing.assert_array_equal(pixels.log_prob(x, seed=[3, 4]), pixels.log_prob(x, seed=[3, 4]))
 
 
-def test_what_is_no_pixel():
+def test_invalid_pixels_raise():
     pixels = flows.Dequantized(box(), levels=16)
     good = np.zeros([3, 2, 2, 1])
     for bad in (16, -1, 0.5, np.nan):

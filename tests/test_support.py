@@ -1,4 +1,4 @@
-"""Bounded data: densities on and beyond the bounds, and rows that are named before training."""
+"""Bounded data: densities on and beyond the bounds, and rows that are reported before training."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,11 @@ BOUNDED = {
     "softclip-low": (lambda: tfb.SoftClip(low=1.0), [1.1, 1e5], [1.0, 0.5]),
     "softsign": (lambda: tfb.Softsign(), [-0.99, 0.5], [1.0, 1.0001, -3.0, 1e6]),
     "shift-of-exp": (lambda: tfb.Chain([tfb.Shift(-1e6), tfb.Exp()]), [0.0, 9.0], [-1e6, -2e6]),
-    "turned": (lambda: tfb.Chain([tfb.Scale(-2.0), tfb.Sigmoid()]), [-1.9, -0.1], [0.0, -2.0, 1.0]),
+    "reversed": (
+        lambda: tfb.Chain([tfb.Scale(-2.0), tfb.Sigmoid()]),
+        [-1.9, -0.1],
+        [0.0, -2.0, 1.0],
+    ),
     "inverted": (lambda: tfb.Invert(tfb.Log()), [1e-9, 5.0], [0.0, -1.0]),
     "logit": (lambda: fb.Logit(), [0.0, 0.5, 1.0], [-0.06, 1.06, -3.0, np.inf]),
     "chain-logit": (lambda: fb.Chain([tfb.Shift(5.0), fb.Logit()]), [5.0, 6.0], [4.0, 7.0]),
@@ -274,7 +278,7 @@ def test_rows_without_density_have_a_log_probability(bounded_model):
         ),
         (lambda: fb.Logit(0.25), [[1.5, 0.5]], "Column 0: 1 at or above 1.5"),
     ],
-    ids=["exp", "turned", "blockwise", "logit"],
+    ids=["exp", "negated", "blockwise", "logit"],
 )
 def test_bounds_are_named(make, x, said):
     flow = flows.maf((2,), 1, (4,), data_bijector=make(), context_shape=1)
@@ -309,7 +313,16 @@ def test_pixels_without_density_are_named():
         (lambda: fb.Repeat(tfb.Scale(tf.Variable(-2.0)), 2), True),
         (lambda: fb.Chain([fb.ActNorm(())]), True),
     ],
-    ids=["logit", "sigmoid", "turned-logit", "twice", "invert", "repeat-3", "repeat-2", "actnorm"],
+    ids=[
+        "logit",
+        "sigmoid",
+        "negated-logit",
+        "twice",
+        "invert",
+        "repeat-3",
+        "repeat-2",
+        "actnorm",
+    ],
 )
 def test_cumulative_functions(make, increasing):
     flow = Flow(tfd.Normal(0.3, 1.0), make())
@@ -323,9 +336,9 @@ def test_cumulative_functions(make, increasing):
     np.testing.assert_allclose(tf.exp(flow.log_survival_function(y)), 1 - share, atol=1e-5)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_cumulative_functions_beyond_bounds(turned):
-    parts = [tfb.Shift(1.0), tfb.Scale(-1.0)] if turned else []
+@pytest.mark.parametrize("decreasing", [False, True])
+def test_cumulative_functions_beyond_bounds(decreasing):
+    parts = [tfb.Shift(1.0), tfb.Scale(-1.0)] if decreasing else []
     flow = Flow(tfd.Normal(0.0, 1.0), fb.Chain([*parts, tfb.Sigmoid()]))
     y = tf.constant([-2.0, 0.0, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(flow.cdf(y), [0, 0, 0.5, 1, 1], atol=1e-6)
