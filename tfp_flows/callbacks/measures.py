@@ -215,7 +215,7 @@ def _parts(flow: tfd.Distribution, x, context) -> Iterator[tuple]:
     """The flows in `flow`: the start of their paths, their data, and what conditioners get."""
     prefix = ""
     if isinstance(flow, Dequantized):
-        x = flow.middles(x)
+        x = flow.bin_centers(x)
         if flow.dequantizer is not None:
             noise = tf.random.stateless_uniform(tf.shape(x), [0, 1], 0.001, 0.999, x.dtype)
             yield "dequantizer.", flow.dequantizer, noise, flow.dequantizer.encode_context(x)

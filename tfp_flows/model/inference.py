@@ -84,7 +84,7 @@ class FlowUse:
             return []
         if shape is None:
             raise ValueError(f"{self._flow.name} was built without a context, and got one.")
-        context = self._flow.checked_context(context)
+        context = self._flow.validated_context(context)
         if context.shape.rank > len(shape) + 1 or (
             context.shape.rank == len(shape) + 1 and context.shape[0] not in (1, n)
         ):

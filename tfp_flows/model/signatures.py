@@ -103,8 +103,8 @@ def signatures(flow: tfd.Distribution, pixel_dtype: Any = None) -> dict[str, Cal
         rows = tf.shape(x)[0]
         values = _never_empty(x)
         if pixels:  # encoded at the middle of their bins
-            with tf.control_dependencies(pixels.check_pixels(values)):
-                values = pixels.middles(values)
+            with tf.control_dependencies(pixels.validate_pixels(values)):
+                values = pixels.bin_centers(values)
         return bijector.inverse(values, **features(context, rows))[:rows]
 
     @tf.function(input_signature=[z_spec, *given_spec])
