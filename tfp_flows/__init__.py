@@ -1,6 +1,6 @@
 """Normalizing flows for TensorFlow Probability that train, save, export, and are right."""
 
-from tfp_flows import bijectors, conditioners
+from tfp_flows import bijectors, conditioners, transformers
 from tfp_flows.callbacks import BackupAndRestore, FlowHealth
 from tfp_flows.checking import check_bijector
 from tfp_flows.core import UntrackedVariableError
@@ -51,6 +51,7 @@ __all__ = [
     "real_nvp",
     "residual",
     "sylvester",
+    "transformers",
     "verify",
     "with_labels",
 ]

@@ -21,6 +21,7 @@ from tfp_flows.flows.base import (
     seeds_from,
     taking_turns,
 )
+from tfp_flows.transformers import Affine, RationalQuadraticSpline
 from tfp_flows.transformers.affine import ScaleMap
 
 tfb = tfp.bijectors
@@ -156,13 +157,16 @@ def _flow(
     if order not in ("reverse", "random"):
         raise ValueError(f"order must be 'reverse' or 'random', got {order!r}.")
     seeds = seeds_from(seed)
-    numbers = 2 if transformer == "affine" else 3 * bins - 1
+    if transformer == "affine":
+        element_wise = Affine(scale_map)
+    else:
+        element_wise = RationalQuadraticSpline(bins, bound)
 
     def make_layer(turn: bool) -> list[tfb.Bijector]:
         entries = "reverse" if turn else "sequential"
         net = made(
             features,
-            numbers,
+            element_wise.num_params,
             as_units(hidden),
             order if order == "random" else entries,
             activation,
@@ -170,10 +174,7 @@ def _flow(
             next(seeds),
             dtype=dtype.name,
         )
-        if transformer == "affine":
-            layer = fb.MaskedAutoregressive(net, scale_map)
-        else:
-            layer = fb.SplineAutoregressive(net, bins, bound)
+        layer = fb.MaskedAutoregressive(net, element_wise)
         return [fb.ActNorm(features, dtype=dtype), fb.Invert(layer) if invert else layer]
 
     # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.

@@ -22,6 +22,7 @@ from tfp_flows.flows.base import (
     ready_made,
     vector_mask,
 )
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -74,16 +75,16 @@ def dequantizer(
     network_dtype = network_policy(network_dtype, dtype)
     shape = check_event_shape(event_shape, (1, 3), name)
     check_counts(layers=layers, components=components, blocks=blocks)
-    numbers = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
-    def make_coupling(swap: bool) -> fb.MixtureCDFCoupling:
+    def make_coupling(swap: bool) -> fb.Coupling:
         if len(shape) == 1:
             (features,) = shape
             mask = vector_mask(features)
             kept = kept_features(features, swap)
             net = mlp(
                 kept,
-                numbers * (features - kept),
+                mixture.num_params * (features - kept),
                 as_units(hidden),
                 activation,
                 dropout,
@@ -96,7 +97,7 @@ def dequantizer(
                 raise ValueError(f"{name}: a checkerboard needs two positions, got {shape}.")
             net = resnet(
                 shape,
-                numbers * shape[-1],
+                mixture.num_params * shape[-1],
                 as_filters(hidden),
                 blocks,
                 activation,
@@ -104,7 +105,7 @@ def dequantizer(
                 shape,
                 dtype=network_dtype,
             )
-        return fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components)
+        return fb.Coupling(net, mixture, mask, swap)
 
     eps = rounding_unit(dtype)
     steps = [fb.Invert(make_coupling(i % 2 == 1)) for i in range(layers)]

@@ -26,6 +26,7 @@ from tfp_flows.flows.base import (
     taking_turns,
     vector_mask,
 )
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb = tfp.bijectors
 
@@ -102,7 +103,7 @@ def flow_plus_plus(
     check_counts(layers=layers, components=components, blocks=blocks)
     context = check_context_shape(context_shape, (1,), name)
     seeds = seeds_from(seed)
-    numbers = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
     if len(shape) == 1:
         (features,) = shape
@@ -111,11 +112,11 @@ def flow_plus_plus(
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
             kept = kept_features(features, swap)
-            outputs = numbers * (features - kept)
+            outputs = mixture.num_params * (features - kept)
             net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
             return [
                 *mixing(features, seeds, dtype),
-                fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components),
+                fb.Coupling(net, mixture, mask, swap),
             ]
 
         bijector = taking_turns(make_layer, layers, stacked, reversible)
@@ -132,7 +133,7 @@ def flow_plus_plus(
         for i in range(count):
             net = resnet(
                 (h, w, kept),
-                numbers * kept,
+                mixture.num_params * kept,
                 filters,
                 blocks,
                 activation,
@@ -142,7 +143,7 @@ def flow_plus_plus(
             )
             made += [
                 *mixing(c, seeds, dtype),
-                fb.MixtureCDFCoupling(net, mask=mask, swap=i % 2 == 1, components=components),
+                fb.Coupling(net, mixture, mask, swap=i % 2 == 1),
             ]
         return made
 

@@ -1,8 +1,7 @@
-"""Neural spline flows: couplings that bend what they change."""
+"""Neural spline flows: couplings with monotone splines."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.base import (
@@ -30,6 +28,7 @@ from tfp_flows.flows.base import (
     vector_mask,
 )
 from tfp_flows.flows.levels import Levels
+from tfp_flows.transformers import RationalQuadraticSpline
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -104,12 +103,8 @@ def neural_spline(
     shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
     check_counts(layers=layers)
     context = check_context_shape(context_shape, (1,), name)
-    circular = is_circular(circular)
-    numbers = 3 * bins - (0 if circular else 1)
+    spline = RationalQuadraticSpline(bins, bound, circular=circular)
     seeds = seeds_from(seed)
-
-    def coupling(net, mask: str, swap: bool = False) -> tfb.Bijector:
-        return fb.SplineCoupling(net, mask, swap, bins, bound, circular=circular)
 
     if len(shape) == 3:
         if circular:
@@ -118,7 +113,7 @@ def neural_spline(
 
         def make_step(image: tuple[int, int, int]) -> fb.Chain:
             h, w, c = image
-            outputs = c // 2 * numbers
+            outputs = spline.num_params * (c // 2)
             net = conv(
                 (h, w, c // 2),
                 outputs,
@@ -128,7 +123,7 @@ def neural_spline(
                 context=context,
                 dtype=network_dtype,
             )
-            return fb.Chain([*mixing(c, seeds, dtype), coupling(net, "channel")])
+            return fb.Chain([*mixing(c, seeds, dtype), fb.Coupling(net, spline, "channel")])
 
         units = standardize_context
         build = Levels(
@@ -140,24 +135,22 @@ def neural_spline(
     mask = vector_mask(features)
     units = as_units((128, 128) if hidden is None else hidden)
 
-    half = math.pi if bound is None else bound  # of a circumference
-
     def before_coupling() -> list[tfb.Bijector]:
         if circular:
-            return [fb.Rotation(features, next(seeds), half, dtype=dtype)]
+            return [fb.Rotation(features, next(seeds), spline.bound, dtype=dtype)]
         return mixing(features, seeds, dtype)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
         kept = kept_features(features, swap)
         inputs = 2 * kept if circular else kept
-        outputs = (features - kept) * numbers
+        outputs = spline.num_params * (features - kept)
         net = mlp(inputs, outputs, units, activation, dropout, context, dtype=network_dtype)
-        return [*before_coupling(), coupling(net, mask, swap)]
+        return [*before_coupling(), fb.Coupling(net, spline, mask, swap)]
 
     bijector = taking_turns(make_layer, layers, stacked, reversible)
     base = None
     if circular:
         # A little wider than the circle, whose end would else have no density.
-        end = np.nextafter(dtype.as_numpy_dtype(half), np.inf)
+        end = np.nextafter(dtype.as_numpy_dtype(spline.bound), np.inf)
         base = tfd.Sample(tfd.Uniform(-end, end), features, name="base")
     return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name, base)
