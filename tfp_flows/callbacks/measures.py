@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import (
     ActNorm,
-    AffineCoupling,
     Chain,
+    Coupling,
     MaskedAutoregressive,
     MultiScale,
     Repeat,
@@ -25,7 +25,6 @@ from tfp_flows.distributions import Dequantized
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 Measures = dict[str, tf.Tensor]
-_FLAT = 0.01  # a scale is saturated where its map has less than this share of its slope at 0
 
 
 class Layer(NamedTuple):
@@ -163,13 +162,8 @@ def measure(b: tfb.Bijector, value: tf.Tensor, context) -> tuple[tf.Tensor, Meas
         if weight.shape.rank == 2:
             singular = tf.linalg.svd(tf.cast(weight, tf.float64), compute_uv=False)
             measures["condition"] = singular[0] / singular[-1]
-    if isinstance(b, AffineCoupling):
-        parts, kept, changed = b._split(value)
-        _, raw = b._condition(parts, kept, changed, context)
-        measures["saturation"] = _saturation(b._scale_map, raw, parts.trim(tf.ones_like(raw)))
-    elif isinstance(b, MaskedAutoregressive):
-        raw = b._condition(value, context)[..., 1]
-        measures["saturation"] = _saturation(b._scale_map, raw, tf.ones_like(raw))
+    if isinstance(b, Coupling | MaskedAutoregressive):
+        measures |= b.diagnostics(value, context)
     return out, measures
 
 
@@ -196,19 +190,6 @@ def not_finite_variables(flow: tfd.Distribution, layers: list[dict]) -> list[str
         return next((i for i, start in enumerate(starts) if path.startswith(start)), len(starts))
 
     return sorted(bad, key=place)
-
-
-def _saturation(scale_map, raw: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
-    """The share of the entries that are `used` (1, not 0) where the scale map is flat."""
-
-    def slope(raw):
-        with tf.GradientTape() as tape:
-            tape.watch(raw)
-            log_scale = scale_map(raw)
-        return tf.abs(tape.gradient(log_scale, raw, unconnected_gradients="zero"))
-
-    flat = slope(raw) < _FLAT * slope(tf.zeros([], raw.dtype))
-    return tf.reduce_sum(tf.cast(flat, raw.dtype) * used) / tf.reduce_sum(used)
 
 
 def _parts(flow: tfd.Distribution, x, context) -> Iterator[tuple]:
