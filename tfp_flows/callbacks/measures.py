@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import AffineCoupling, Chain, MaskedAutoregressive
 from tfp_flows.core import FlowBijector, variable_paths
-from tfp_flows.core.bijector import visit
+from tfp_flows.core.layers import layers_of, visit_layers
 from tfp_flows.distributions import Dequantized
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -21,7 +21,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 def measure_layers(flow: tfd.Distribution, x: tf.Tensor, context=None) -> list[dict[str, Any]]:
     """Takes a batch through every layer of a flow, from data to latent, and measures on the way.
 
-    Containers are opened as `FlowBijector.visit` says. The walk ends at a layer whose own checks
+    Containers are opened as `FlowBijector.layers` says. The walk ends at a layer whose own checks
     fail, as where NaN keeps a search from converging; none of its examples counts as finite.
 
     Args:
@@ -46,20 +46,19 @@ def measure_layers(flow: tfd.Distribution, x: tf.Tensor, context=None) -> list[d
     """
     if not hasattr(getattr(flow, "flow", flow), "bijector"):
         raise TypeError(f"{flow!r} has no bijector, so it has no layers to measure.")
-    found: list[dict[str, Any]] = []
-
-    def visitor(b: tfb.Bijector, y: tf.Tensor, context, path: str) -> tf.Tensor:
-        found.append({"layer": path, "type": type(b).__name__})
-        latents, measures = _measure(b, y, context)
-        found[-1] |= {name: _plain(value) for name, value in measures.items()}
-        return latents
-
+    layers: list[tuple[str, tfb.Bijector]] = []
+    found: list[dict[str, tf.Tensor]] = []
     try:
-        for path, bijector, data, features in _bijectors(flow, x, context):
-            visit(bijector, data, features, path, visitor)
+        for path, bijector, y, features in _bijectors(flow, x, context):
+            layers += layers_of(bijector, path)
+            visit_layers(bijector, y, features, _measure, found)
     except tf.errors.InvalidArgumentError:
-        found[-1]["not_finite"] = len(x)
-    return found
+        found.append({"not_finite": tf.constant(len(x))})
+    return [
+        {"layer": path, "type": type(layer).__name__}
+        | {name: _plain(value) for name, value in measures.items()}
+        for (path, layer), measures in zip(layers, found, strict=False)
+    ]
 
 
 def _measure(b: tfb.Bijector, y: tf.Tensor, context) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -67,7 +66,7 @@ def _measure(b: tfb.Bijector, y: tf.Tensor, context) -> tuple[tf.Tensor, dict[st
     layer = b if isinstance(b, FlowBijector) else Chain([b])
     x, log_det = layer.inverse_and_log_det(y, y.shape.rank - 1, context)
     log_det = tf.broadcast_to(log_det, tf.shape(y)[:1])
-    finite = tf.reduce_all(tf.math.is_finite(tf.reshape(x, [len(x), -1])), axis=1)
+    finite = tf.reduce_all(tf.math.is_finite(tf.reshape(x, [tf.shape(x)[0], -1])), axis=1)
     measures = {"not_finite": tf.math.count_nonzero(~(finite & tf.math.is_finite(log_det)))}
     try:
         back, _ = layer.forward_and_log_det(tf.identity(x), x.shape.rank - 1, context)
