@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.layers import layers_of_chain
 
 tfb = tfp.bijectors
 
@@ -125,6 +126,15 @@ class MultiScale(FlowBijector):
     def _initialize(self, y, context):
         parts, _ = self._descend(y, lambda level, value: (level._initialize(value, context), None))
         return self.merge_latents(parts)
+
+    def layers(self, path):
+        return layers_of_chain(self._levels, path, "levels")
+
+    def visit_layers(self, y, context, measure, found):
+        def step(level, value):
+            return level.visit_layers(value, context, measure, found), None
+
+        return self.merge_latents(self._descend(y, step)[0])
 
     def _descend(self, y, step):
         """From data to latent, level by level, halving the channels between levels."""

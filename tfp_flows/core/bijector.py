@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,9 @@ from tfp_flows.core.shapes import flat_batch, restored, spread
 from tfp_flows.core.variables import FrozenByNetworks
 
 tfb = tfp.bijectors
+
+# (layer, its data, context) -> (latents, what was measured: a nest of tensors)
+Measure = Callable[[tfb.Bijector, tf.Tensor, Any], tuple[tf.Tensor, Any]]
 
 
 class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
@@ -165,6 +168,48 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
           `(x, log_det, inside)`; None for `inside` where all data have latents.
         """
         return *self.inverse_and_log_det(y, event_ndims, context), None
+
+    def diagnostics(self, y: tf.Tensor, context=None) -> dict[str, tf.Tensor]:
+        """Scalars by name that tell how healthy this layer is; none by default.
+
+        `FlowHealth` records them next to what it measures of every layer, and compares those
+        called `condition` and `saturation` with its limits. The name `unit_log_det` is for the
+        part of the log-det (from data to latent, in nats per entry of the event) that follows from
+        the unit of the data: it does not count in the log-det that is recorded.
+
+        Args:
+          y: data of this layer, `[n, *event]`.
+          context: as for `inverse_and_log_det`.
+        """
+        return {}
+
+    def layers(self, path: str) -> list[tuple[str, tfb.Bijector]]:
+        """The layers from data to latent, each with what its variables' paths begin with.
+
+        A container returns those of its parts; any other bijector is one layer. In a `Repeat`, the
+        paths of layers of step `i` end in `[i]`.
+
+        Args:
+          path: that of this bijector, such as `"bijector"` in a flow.
+        """
+        return [(path, self)]
+
+    def visit_layers(self, y: tf.Tensor, context, measure: Measure, found: list) -> tf.Tensor:
+        """Takes data to latents, and appends to `found` what is measured of each of the `layers`.
+
+        Args:
+          y: data, `[n, *event]`.
+          context: as for `inverse_and_log_det`.
+          measure: a function `(layer, y, context) -> (latents, measures)`, which `Repeat` calls in
+            a graph that it keeps for the next visit with the same function.
+          found: a list, which tells how far the walk came where a layer raises an error.
+
+        Returns:
+          The latents of `y`.
+        """
+        x, measures = measure(self, y, context)
+        found.append(measures)
+        return x
 
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
