@@ -33,7 +33,7 @@ class Repeat(FlowBijector):
     update weights when they are called (as batch normalisation does).
 
     Args:
-      step: a bijector that keeps the shape of its event. Every step gets its own draw of what
+      bijector: a bijector that keeps the shape of its event. Every step gets its own draw of what
         starts at random: bijectors of this package, and the weights of Keras layers that hold
         their initialisers; all else starts at the values given. Or a function that makes a step,
         which is then called `count` times: slower, and right for parts of any kind.
@@ -58,7 +58,7 @@ class Repeat(FlowBijector):
 
     def __init__(
         self,
-        step: tfb.Bijector | Callable[[], tfb.Bijector],
+        bijector: tfb.Bijector | Callable[[], tfb.Bijector],
         count: int,
         reversible: bool = False,
         unroll: bool = False,
@@ -67,13 +67,13 @@ class Repeat(FlowBijector):
     ):
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        is_template = isinstance(step, tfb.Bijector)
+        is_template = isinstance(bijector, tfb.Bijector)
         if stacked is not None:
-            self._stack = Stack(step if is_template else step(), stacked, f"{name}_steps")
+            self._stack = Stack(bijector if is_template else bijector(), stacked, f"{name}_steps")
         elif is_template:
-            self._stack = Stack.like(step, count, f"{name}_steps")
+            self._stack = Stack.like(bijector, count, f"{name}_steps")
         else:
-            self._stack = Stack.of(step, count, f"{name}_steps")
+            self._stack = Stack.of(bijector, count, f"{name}_steps")
         template = self._stack.template
         template = template if isinstance(template, FlowBijector) else Chain([template])
         self._step = self._no_dependency(template)
@@ -86,7 +86,7 @@ class Repeat(FlowBijector):
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
             parameters={
-                "step": self._stack.template,
+                "bijector": self._stack.template,
                 "count": count,
                 "reversible": reversible,
                 "unroll": unroll,
@@ -105,7 +105,7 @@ class Repeat(FlowBijector):
     }
 
     @property
-    def step(self) -> tfb.Bijector:
+    def bijector(self) -> tfb.Bijector:
         """One step as a template: its shapes count, its values do not."""
         return self._stack.template
 

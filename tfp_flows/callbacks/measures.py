@@ -89,7 +89,7 @@ class Walk:
             numbers = itertools.count()
 
             def level(part, value):
-                here = f"{path}.levels.{next(numbers)}"
+                here = f"{path}.scales.{next(numbers)}"
                 return self._walk(part, value, context, here, found), None
 
             return b.merge_latents(b._descend(value, level)[0])
@@ -111,7 +111,7 @@ class Walk:
         def run(i, value, *given):
             inner: list[tuple[Layer, Measures]] = []
             with stack.at([tf.convert_to_tensor(v)[i] for v in stack.stacked]):
-                value = self._walk(repeat.step, value, *(given or [None]), path, inner)
+                value = self._walk(repeat.bijector, value, *(given or [None]), path, inner)
             layers[:] = [layer for layer, _ in inner]
             return value, [measures for _, measures in inner]
 
@@ -121,7 +121,7 @@ class Walk:
                 function = tf.function(run, autograph=False).get_concrete_function(*arguments)
                 self._traced[path] = function, layers
             run, layers = self._traced[path]
-            self._now = Layer(path, type(repeat.step).__name__, (i,))
+            self._now = Layer(path, type(repeat.bijector).__name__, (i,))
         value, measured = run(*arguments)
         placed = [layer._replace(places=(i, *layer.places)) for layer in layers]
         found += zip(placed, measured, strict=True)
