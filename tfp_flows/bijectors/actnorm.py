@@ -142,6 +142,9 @@ class ActNorm(FlowBijector):
         apply = self.channel_map(y, forward=False)
         return (y - apply.before) * apply.weight + apply.shift, apply.log_det
 
+    def diagnostics(self, y, context=None):
+        return {"unit_log_det": -tf.reduce_mean(tf.math.log(self.scale))}
+
     def _check_shape(self, value):
         event = value.shape[value.shape.rank - self.forward_min_event_ndims :]
         if not event.is_compatible_with(self.shift.shape):

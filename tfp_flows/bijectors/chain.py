@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector, private
+from tfp_flows.core.bijector import visit_parts
 from tfp_flows.core.reversible import (
     NO_SECOND,
     add_gradients,
@@ -160,6 +161,9 @@ class Chain(FlowBijector):
         for b in self._bijectors:
             y = b._initialize(y, context) if isinstance(b, FlowBijector) else b.inverse(y)
         return y
+
+    def visit(self, y, context, path, visitor):
+        return visit_parts(self._bijectors, y, context, path, visitor)
 
     def _forward_event_shape(self, shape):
         return self._shapes.forward_event_shape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -125,6 +126,14 @@ class MultiScale(FlowBijector):
     def _initialize(self, y, context):
         parts, _ = self._descend(y, lambda level, value: (level._initialize(value, context), None))
         return self.merge_latents(parts)
+
+    def visit(self, y, context, path, visitor):
+        numbers = itertools.count()
+
+        def step(level, value):
+            return level.visit(value, context, f"{path}.scales.{next(numbers)}", visitor), None
+
+        return self.merge_latents(self._descend(y, step)[0])
 
     def _descend(self, y, step):
         """From data to latent, level by level, halving the channels between levels."""

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Start
+from tfp_flows.core.bijector import Start, Visitor
 from tfp_flows.core.evaluation import add_penalty, at_index, current, summing_penalties
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
@@ -239,6 +239,12 @@ class Repeat(FlowBijector):
             variable.assign(value)
         return out
 
+    def visit(self, y, context, path, visitor):
+        for i in range(self._count):
+            with self._stack.assigned(i):
+                y = self._step.visit(y, context, path, _of_step(i, visitor))
+        return y
+
     def _is_increasing(self, **kwargs):
         @tf.function(autograph=False)  # eager reads would see the template's own variables
         def of_all():
@@ -261,3 +267,13 @@ class Repeat(FlowBijector):
 
     def _describe(self):
         return f"{self._count} x {self._step!r}"
+
+
+def _of_step(i: int, visitor: Visitor) -> Visitor:
+    """Visits the layers of step `i`, whose paths end in `[i]`, in nested repeats in `[i][j]`."""
+
+    def visit(b, y, context, path):
+        path, bracket, inner = path.partition("[")
+        return visitor(b, y, context, f"{path}[{i}]{bracket}{inner}")
+
+    return visit

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core import private
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.memo import PairMemo
 from tfp_flows.core.reversible import recompute_input
@@ -16,6 +17,8 @@ from tfp_flows.core.shapes import flat_batch, restored, spread
 from tfp_flows.core.variables import FrozenByNetworks
 
 tfb = tfp.bijectors
+
+Visitor = Callable[[tfb.Bijector, tf.Tensor, Any, str], tf.Tensor]
 
 
 class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
@@ -166,6 +169,37 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """
         return *self.inverse_and_log_det(y, event_ndims, context), None
 
+    def diagnostics(self, y: tf.Tensor, context=None) -> dict[str, tf.Tensor]:
+        """Scalars by name that tell how healthy this layer is; none by default.
+
+        `FlowHealth` records them next to what it measures of every layer, and compares those
+        called `condition` and `saturation` with its limits. The name `unit_log_det` is for the
+        part of the log-det (from data to latent, in nats per entry of the event) that follows from
+        the unit of the data: it does not count in the log-det that is recorded.
+
+        Args:
+          y: data of this layer, `[n, *event]`.
+          context: as for `inverse_and_log_det`.
+        """
+        return {}
+
+    def visit(self, y: tf.Tensor, context, path: str, visitor: Visitor) -> tf.Tensor:
+        """Takes data to latents, layer by layer; for eager mode.
+
+        A container implements it by visiting its parts; any other bijector is one layer.
+
+        Args:
+          y: data, `[n, *event]`.
+          context: as for `inverse_and_log_det`.
+          path: what the paths of this bijector's variables begin with.
+          visitor: called as `visitor(layer, y, context, path)` for each layer, with the data that
+            reach it; returns its latents.
+
+        Returns:
+          The latents of `y`.
+        """
+        return visitor(self, y, context, path)
+
     def checked_forward_and_log_det(self, x, context):
         """`_forward_and_log_det`, after the checks that every family shares."""
         self._check_argument(x, self.forward_min_event_ndims, "forward")
@@ -267,6 +301,24 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
 def starts_in(modules: Iterable[tf.Module]) -> Iterator[Start]:
     """The data-dependent layers among `modules`."""
     return (start for m in modules if isinstance(m, FlowBijector) for start in m._starts())
+
+
+def visit(b: tfb.Bijector, y: tf.Tensor, context, path: str, visitor: Visitor) -> tf.Tensor:
+    """`FlowBijector.visit` of any bijector: of TFP's, a `tfb.Chain` is opened."""
+    if isinstance(b, FlowBijector):
+        return b.visit(y, context, path, visitor)
+    if type(b) is private.TFPChain:
+        return visit_parts(b.bijectors, y, context, path, visitor)
+    return visitor(b, y, context, path)
+
+
+def visit_parts(
+    bijectors: Iterable[tfb.Bijector], y: tf.Tensor, context, path: str, visitor: Visitor
+) -> tf.Tensor:
+    """`FlowBijector.visit` of a chain of bijectors."""
+    for i, b in enumerate(bijectors):
+        y = visit(b, y, context, f"{path}.bijectors.{i}", visitor)
+    return y
 
 
 def reduce_log_det(log_det, tensor, event_ndims: int | None, min_event_ndims: int) -> tf.Tensor:
