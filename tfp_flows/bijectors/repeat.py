@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Start, Visitor
+from tfp_flows.core.bijector import InitState, Visitor
 from tfp_flows.core.evaluation import add_penalty, at_index, current, summing_penalties
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
@@ -114,11 +114,13 @@ class Repeat(FlowBijector):
         """How many steps there are."""
         return self._count
 
-    def _starts(self):
+    def _init_states(self):
         stacked = {id(own): variable for own, variable in self._stack.pairs}
         template = (self._step, *self._step.submodules)
-        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._starts()]
-        return [Start(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts]
+        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._init_states()]
+        return [
+            InitState(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts
+        ]
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)

@@ -43,11 +43,11 @@ class Given(FlowBijector):
 
     def _forward_and_log_det(self, x, context):
         x, features = self._with_features(x, self.forward_min_event_ndims)
-        return self._given.checked_forward_and_log_det(x, features)
+        return self._given.forward_and_log_det(x, context=features)
 
     def _inverse_and_log_det(self, y, context):
         y, features = self._with_features(y, self.inverse_min_event_ndims)
-        return self._given.checked_inverse_and_log_det(y, features)
+        return self._given.inverse_and_log_det(y, context=features)
 
     def _forward_event_shape(self, shape):
         return self._given.forward_event_shape(shape)

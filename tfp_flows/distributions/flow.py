@@ -275,7 +275,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         if self._context_units is None:
             return context
         channels = context if self.context_shape else context[..., tf.newaxis]
-        channels, _ = self._context_units.checked_inverse_and_log_det(channels, None)
+        channels, _ = self._context_units.inverse_and_log_det(channels)
         return channels if self.context_shape else channels[..., 0]
 
     def initialize_context(self, context) -> None:
