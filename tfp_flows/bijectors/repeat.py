@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Start
+from tfp_flows.core.bijector import InitState
 from tfp_flows.core.evaluation import (
     add_penalty,
     at_index,
@@ -39,7 +39,7 @@ class Repeat(FlowBijector):
     update weights when they are called (as batch normalisation does).
 
     Args:
-      step: a bijector that keeps the shape of its event. Every step gets its own draw of what
+      bijector: a bijector that keeps the shape of its event. Every step gets its own draw of what
         starts at random: bijectors of this package, and the weights of Keras layers that hold
         their initialisers; all else starts at the values given. Or a function that makes a step,
         which is then called `count` times: slower, and right for parts of any kind.
@@ -64,7 +64,7 @@ class Repeat(FlowBijector):
 
     def __init__(
         self,
-        step: tfb.Bijector | Callable[[], tfb.Bijector],
+        bijector: tfb.Bijector | Callable[[], tfb.Bijector],
         count: int,
         reversible: bool = False,
         unroll: bool = False,
@@ -73,13 +73,13 @@ class Repeat(FlowBijector):
     ):
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        is_template = isinstance(step, tfb.Bijector)
+        is_template = isinstance(bijector, tfb.Bijector)
         if stacked is not None:
-            self._stack = Stack(step if is_template else step(), stacked, f"{name}_steps")
+            self._stack = Stack(bijector if is_template else bijector(), stacked, f"{name}_steps")
         elif is_template:
-            self._stack = Stack.like(step, count, f"{name}_steps")
+            self._stack = Stack.like(bijector, count, f"{name}_steps")
         else:
-            self._stack = Stack.of(step, count, f"{name}_steps")
+            self._stack = Stack.of(bijector, count, f"{name}_steps")
         template = self._stack.template
         template = template if isinstance(template, FlowBijector) else Chain([template])
         self._step = self._no_dependency(template)
@@ -93,7 +93,7 @@ class Repeat(FlowBijector):
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
             parameters={
-                "step": self._stack.template,
+                "bijector": self._stack.template,
                 "count": count,
                 "reversible": reversible,
                 "unroll": unroll,
@@ -113,7 +113,7 @@ class Repeat(FlowBijector):
     }
 
     @property
-    def step(self) -> tfb.Bijector:
+    def bijector(self) -> tfb.Bijector:
         """One step as a template: its shapes count, its values do not."""
         return self._stack.template
 
@@ -122,11 +122,13 @@ class Repeat(FlowBijector):
         """How many steps there are."""
         return self._count
 
-    def _starts(self):
+    def _init_states(self):
         stacked = {id(own): variable for own, variable in self._stack.pairs}
         template = (self._step, *self._step.submodules)
-        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._starts()]
-        return [Start(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts]
+        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._init_states()]
+        return [
+            InitState(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts
+        ]
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)
