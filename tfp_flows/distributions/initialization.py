@@ -27,7 +27,7 @@ tfd = tfp.distributions
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
     """Whether a layer of `flow` still waits for `initialize`."""
-    return any(start.is_pending() for state in init_states_in(flow.submodules))
+    return any(state.is_pending() for state in init_states_in(flow.submodules))
 
 
 def mark_initialized(flow: tfd.Distribution) -> None:
