@@ -13,7 +13,7 @@ from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
 from tfp_flows.core.bijector import InitState
 from tfp_flows.keras_engine import keras
 
-tfb = tfp.bijectors
+tfb, tfd = tfp.bijectors, tfp.distributions
 COUNT = 4
 
 
