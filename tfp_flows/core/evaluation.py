@@ -58,7 +58,7 @@ class Evaluation:
     @property
     def in_training(self) -> bool:
         """Whether in training mode; False outside of any Keras model, unless set."""
-        return private.keras_training() if self.training is None else self.training
+        return any(private.keras_modes()) if self.training is None else self.training
 
     @property
     def collects_penalties(self) -> bool:
