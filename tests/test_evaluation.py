@@ -218,7 +218,7 @@ def chained(engine: str):
 
 def penalised(reversible: bool):
     step = fb.ContinuousFlow(
-        conditioners.mlp(4, 4, (4,), "tanh", context=1),
+        conditioners.vector_field(4, (4,)),
         solver="fixed",
         trace="hutchinson",
         kinetic_penalty=0.5,
