@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
 
 
 E = (2,)
-DRIFT, GRID_OF_TIME = (64, 64, 64), dict(solver="fixed", steps=6)
+UNITS, GRID_OF_TIME = (64, 64, 64), dict(solver="fixed", num_steps=6)
 RECIPES = {
     "nice": Recipe(lambda: flows.nice(E, 12, (64, 64)), 3000),
     "real_nvp": Recipe(lambda: flows.real_nvp(E, 12, (64, 64)), 3000),
@@ -44,7 +44,7 @@ RECIPES = {
     "maf, splines": Recipe(lambda: flows.maf(E, 4, (64, 64), "spline", seed=0), 2000),
     "flow_plus_plus": Recipe(lambda: flows.flow_plus_plus(E, 4, (64, 64), seed=0), 2500, 5e-3),
     "residual": Recipe(lambda: flows.residual(E, 10, (64, 64), bound=0.97, seed=0), 1000),
-    "ffjord": Recipe(lambda: flows.ffjord(E, DRIFT, activation="tanh", **GRID_OF_TIME), 800, 1e-2),
+    "ffjord": Recipe(lambda: flows.ffjord(E, UNITS, activation="tanh", **GRID_OF_TIME), 800, 1e-2),
     "iaf": Recipe(lambda: flows.iaf(E, 4, (64, 64), seed=0), 2000),
     "sylvester": Recipe(lambda: flows.sylvester(E, 12, seed=0), 600),
     "planar": Recipe(lambda: flows.planar(E, 16, seed=0), 600),

@@ -9,7 +9,7 @@ import tf_keras
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
-from tfp_flows.core.tracing import in_training
+from tfp_flows.core.evaluation import current
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
@@ -39,11 +39,11 @@ def flow_of(*bijectors):
 
 
 def test_mode():
-    assert not in_training()
+    assert not current().in_training
     seen = []
-    trained(lambda x: (seen.append(in_training()), x)[1], DATA)
+    trained(lambda x: (seen.append(current().in_training), x)[1], DATA)
     assert seen == [True]
-    assert not in_training()
+    assert not current().in_training
 
 
 def test_statistics_of_the_batch_in_training():

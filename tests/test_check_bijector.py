@@ -1,4 +1,4 @@
-"""The checker finds what is planted, and nothing else."""
+"""`check_bijector` finds planted faults, and nothing else."""
 
 import numpy as np
 import pytest
@@ -196,7 +196,7 @@ PLANTED = {
 }
 
 
-def test_a_sound_bijector_passes():
+def test_a_correct_bijector_passes():
     report = flows.check_bijector(NoCache(), X)
     assert report.faults == []
     assert "0 fault(s) in 12 checks" in str(report)
@@ -218,7 +218,7 @@ def test_a_wrong_gradient_is_named_with_its_slopes():
     assert "forward: the gradient for w:0 gives a slope of" in faults[0]
 
 
-def test_a_constant_jacobian_is_not_believed_at_one_example():
+def test_a_constant_jacobian_is_checked_at_other_latents():
     with pytest.raises(BijectorFault) as caught:
         flows.check_bijector(NotConstant(), X[:1])
     assert caught.value.report.found["constant Jacobian"]
@@ -265,7 +265,7 @@ def test_every_fault_is_reported_at_once():
         assert f"FAIL {check}" in message
 
 
-def test_variables_are_as_before():
+def test_variables_are_restored():
     bijector = NoCache()
     before = [v.numpy() for v in bijector.variables]
     flows.check_bijector(bijector, X)
@@ -311,5 +311,5 @@ def test_unsuitable_latents():
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3)])
-def test_one_example_will_do(shape):
+def test_one_example_is_enough(shape):
     assert flows.check_bijector(NoCache(), tf.reshape(X[0], shape)).faults == []

@@ -1,4 +1,4 @@
-"""One `context=` through flows and bijectors: shapes, meaning, and refusals."""
+"""One `context=` through flows and bijectors: shapes, meaning, and errors."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import LabelEmbedding, conv, mlp
-from tfp_flows.core.evaluation import add_penalty, collected_penalties
+from tfp_flows.core.evaluation import add_penalty, collecting_penalties
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
@@ -17,8 +17,8 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 EPS = 1e-5
 
 
-def net(kept, context):
-    return tf.concat([kept * context[..., :1], context[..., 1:2]], -1)
+def net(identity, context):
+    return tf.concat([identity * context[..., :1], context[..., 1:2]], -1)
 
 
 def small_flow() -> Flow:
@@ -87,15 +87,15 @@ def test_condition_gives_a_plain_distribution():
         (lambda f, x, c: f.bijector.forward(x, context=c[None]), "batch dimensions"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_arguments_that_do_not_fit_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call(small_flow(), *pair(5))
 
 
 @pytest.mark.parametrize(
-    "labels, message", [([0, 3], "1 of 2 are not"), ([0, -1], "1 of 2"), ([0.0, 1.0], "float")]
+    "labels, message", [([0, 3], "Invalid: 1 of 2"), ([0, -1], "1 of 2"), ([0.0, 1.0], "float")]
 )
-def test_what_is_no_label_is_refused(labels, message):
+def test_invalid_labels_raise(labels, message):
     flow = flows.with_labels(flows.nice((2,), 2, context_shape=4), classes=3)
     with pytest.raises(ValueError, match=message):
         flow.log_prob(tf.zeros([2, 2]), context=labels)
@@ -135,7 +135,7 @@ def test_every_network_gets_a_gradient_through_the_context(make):
 
 def test_the_last_prior_of_glow_depends_on_the_class():
     flow = flows.with_labels(flows.glow((2, 2, 1), 1, 1, 4, context_shape=2, seed=0), 2)
-    prior = flow.bijector.levels[-1].bijectors[-1]
+    prior = flow.bijector.scales[-1].bijectors[-1]
     assert isinstance(prior, fb.ContextAffine)
     for variable in prior.trainable_variables:
         variable.assign(tf.ones_like(variable))
@@ -145,14 +145,14 @@ def test_the_last_prior_of_glow_depends_on_the_class():
     assert not np.allclose(one, other)
 
 
-def test_labels_have_vectors_of_their_own():
+def test_each_label_has_its_own_vector():
     embed = LabelEmbedding(3, 5)
     again = LabelEmbedding.from_config(embed.get_config())
     assert [tuple(v.shape) for v in again.trainable_variables] == [(3, 5)]
     assert np.linalg.matrix_rank(keras.ops.convert_to_numpy(embed(np.arange(3)))) == 3
 
 
-def test_a_context_encoder_of_ones_own():
+def test_a_custom_context_encoder():
     encoder = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, "tanh")])
     base, coupling = tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.AffineCoupling(mlp(1, 2, context=2))
     flow = Flow(base, coupling, context_shape=3, context_encoder=encoder)
@@ -188,7 +188,7 @@ def of_series(kind):
 
 
 @pytest.mark.parametrize("kind", ["conv", "gru"])
-def test_an_encoder_knows_one_batch_dimension_and_the_flow_any_number(kind):
+def test_contexts_of_any_batch_rank_reach_the_encoder(kind):
     flow, _ = of_series(kind)
     series = tf.random.stateless_normal([3, 4, 7, 2], [0, 1])
     x = tf.random.stateless_normal([3, 4, 2], [0, 2])
@@ -237,13 +237,13 @@ def test_series_of_any_length_are_padded_and_masked():
     np.testing.assert_allclose(flow.encode_context(series), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_encoder_must_give_vectors():
+def test_an_encoder_must_return_vectors():
     flow = Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain([]), (7, 2), lambda c: c)
     with pytest.raises(ValueError, match=r"must map .* to vectors"):
         flow.log_prob(tf.zeros([1, 2]), context=tf.zeros([1, 7, 2]))
 
 
-def test_bases_that_a_context_does_not_reach_are_refused():
+def test_bases_that_a_context_does_not_reach_raise():
     base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
     inner = Flow(base, fb.AffineCoupling(net), 2)
     with pytest.raises(ValueError, match="the base takes a context itself"):
@@ -302,11 +302,11 @@ def test_values_and_contexts_of_two_dtypes():
     np.testing.assert_allclose(y, [[11.0, 22.0]])
 
 
-def test_penalties_reach_whoever_collects():
+def test_penalties_reach_the_collector():
     add_penalty(tf.ones([3]))  # nobody does
-    with collected_penalties() as outer:
+    with collecting_penalties() as outer:
         add_penalty(tf.ones([2]))
-        with collected_penalties() as inner:
+        with collecting_penalties() as inner:
             add_penalty(tf.zeros([1]))
         add_penalty(tf.ones([2]))
     assert (len(outer), len(inner)) == (2, 1)

@@ -1,4 +1,4 @@
-"""Contexts are standardised by what is seen first: any unit and offset trains alike."""
+"""Contexts are standardised by those seen first: training does not depend on their units."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from small_flows import small
+from small_flows import READY_MADE, small
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -77,7 +77,7 @@ def test_training_does_not_depend_on_the_units_of_contexts(name):
         assert loss == pytest.approx(expected, abs=2e-3)
 
 
-def test_what_is_learned_of_the_context():
+def test_the_context_is_learned():
     _, model = trained(MAKES["maf"][0], X, 1e4 + 1e-2 * C, epochs=8)
     truth = 0.5 * np.log(2 * np.pi * np.e * 0.09)
     # float32 has a step of 1e-3 there, a tenth of the spread: it blurs what x follows from.
@@ -96,13 +96,13 @@ def test_the_constants(dtype):
     # What was constant moves by its relative distance; from 0, by itself.
     moved = flow.encode_context([[7.0, 1.1e4, 2.0]])
     np.testing.assert_allclose(moved[0, 1:], [0.1, 2.0], rtol=1e-3)
-    assert all(v.dtype == dtype for v in flow.context_units.variables if v.dtype.is_floating)
-    assert not {id(v) for v in flow.context_units.variables} & {
+    assert all(v.dtype == dtype for v in flow.context_standardizer.variables if v.dtype.is_floating)
+    assert not {id(v) for v in flow.context_standardizer.variables} & {
         id(v) for v in flow.trainable_variables
     }
 
 
-def test_rounding_is_no_spread():
+def test_rounding_does_not_count_as_spread():
     flow = small(context_shape=(2,))
     context = np.tile(np.float32([[0.3, 1.0]]), [64, 1])
     context[::2, 0] = np.nextafter(np.float32(0.3), np.float32(1.0))
@@ -136,37 +136,19 @@ def test_a_flow_trained_elsewhere_keeps_its_contexts():
     np.testing.assert_array_equal(marked.encode_context(C), C)
 
 
-SWITCHED = {
-    "nice": lambda **k: flows.nice((2,), 2, (4,), **k),
-    "real_nvp": lambda **k: flows.real_nvp((2,), 2, (4,), **k),
-    "real_nvp-image": lambda **k: flows.real_nvp((2, 2, 1), hidden=2, levels=1, blocks=1, **k),
-    "glow": lambda **k: flows.glow((2, 2, 1), 1, 1, 2, **k),
-    "neural_spline": lambda **k: flows.neural_spline((2,), 2, (4,), 4, **k),
-    "neural_spline-image": lambda **k: flows.neural_spline((2, 2, 1), 1, 2, 4, levels=1, **k),
-    "flow_plus_plus": lambda **k: flows.flow_plus_plus((2,), 2, (4,), 2, **k),
-    "maf": lambda **k: flows.maf((2,), 2, (4,), **k),
-    "iaf": lambda **k: flows.iaf((2,), 2, (4,), **k),
-    "ffjord": lambda **k: flows.ffjord((2,), (4,), **k),
-    "residual": lambda **k: flows.residual((2,), 2, (4,), **k),
-    "planar": lambda **k: flows.planar((2,), 2, **k),
-    "radial": lambda **k: flows.radial((2,), 2, **k),
-    "sylvester": lambda **k: flows.sylvester((2,), 2, **k),
-}
-
-
-@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize("name", READY_MADE)
 def test_every_ready_made_flow_has_the_switch(name):
-    flow = SWITCHED[name](context_shape=(3,))
-    assert flow.context_units.needs_initialization
-    off = SWITCHED[name](context_shape=(3,), standardize_context=False)
-    assert off.context_units is None and off.parameters["standardize_context"] is False
-    assert SWITCHED[name]().context_units is None
+    flow = READY_MADE[name](context_shape=(3,))
+    assert flow.context_standardizer.needs_initialization
+    off = READY_MADE[name](context_shape=(3,), standardize_context=False)
+    assert off.context_standardizer is None and off.parameters["standardize_context"] is False
+    assert READY_MADE[name]().context_standardizer is None
 
 
-def test_labels_and_encoders_get_contexts_as_they_are():
+def test_labels_and_encoders_get_unchanged_contexts():
     vectors = flows.real_nvp((2,), 2, (4,), context_shape=(3,))
     labelled = flows.with_labels(vectors, classes=5)
-    assert labelled.context_units is None
+    assert labelled.context_standardizer is None
     labels = np.arange(64) % 5
     flows.initialize(labelled, PAIRS[:64], context=labels)
     np.testing.assert_array_equal(
@@ -175,7 +157,7 @@ def test_labels_and_encoders_get_contexts_as_they_are():
     base = tfd.Sample(tfd.Normal(0.0, 1.0), 2)
     coupling = fb.AffineCoupling(mlp(1, 2, context=2))
     doubled = Flow(base, coupling, (2,), lambda c: 2.0 * c)
-    assert doubled.context_units is None
+    assert doubled.context_standardizer is None
     np.testing.assert_array_equal(doubled.encode_context([[3.0, 4.0]]), [[6.0, 8.0]])
     # With the switch on, a series is standardised channel by channel, the same at every place.
     series = Flow(base, coupling, (5, 2), lambda c: c[:, 0], standardize_context=True)
@@ -202,7 +184,7 @@ def test_contexts_that_are_not_finite_are_named(bad):
     context[3] = bad
     with pytest.raises(ValueError, match=r"1 of 320 contexts hold NaN.*Look at the context"):
         flows.initialize(flow, PAIRS, context=context)
-    assert flow.context_units.needs_initialization
+    assert flow.context_standardizer.needs_initialization
     model = flows.FlowModel(flow)
     model.compile()
     with pytest.raises(ValueError, match="1 of 320 contexts hold NaN"):
@@ -238,7 +220,7 @@ def stamps(n):
     ],
     ids=["one", "equal", "lost digits", "encoder"],
 )
-def test_warnings_of_units(make, context, message):
+def test_warnings_about_units(make, context, message):
     x = PAIRS[:32]
     context = context if context.ndim == 1 else context[:32]
     with pytest.warns(UserWarning, match=message):
@@ -256,7 +238,7 @@ def test_dequantized():
     flow = flows.real_nvp((2,), 2, (4,), context_shape=(1,))
     pixels = flows.Dequantized(flow, 8, dequantizer=noise)
     x = RANDOM.randint(8, size=(64, 2))
-    assert noise.context_units is None  # images in [-1/2, 1/2] have known units
+    assert noise.context_standardizer is None  # images in [-1/2, 1/2] have known units
     flows.initialize(pixels, x, context=1e4 * C[:64])
     assert abs(float(flow.encode_context([1e4])[0])) < 5.0
     given = pixels.condition(1e4 * C[:64])

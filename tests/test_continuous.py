@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp
-from tfp_flows.core.evaluation import collected_penalties
+from tfp_flows.core.evaluation import collecting_penalties
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -19,7 +19,7 @@ X = tf.constant(np.random.RandomState(0).normal(size=(4, 2)))
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 SOLVERS = pytest.mark.parametrize(
     "solver",
-    [{"solver": "adaptive", **TIGHT}, {"solver": "fixed", "steps": 60}],
+    [{"solver": "adaptive", **TIGHT}, {"solver": "fixed", "num_steps": 60}],
     ids=lambda s: s["solver"],
 )
 
@@ -35,7 +35,7 @@ class Linear(tf.Module):
         return time * tf.linalg.matvec(self.matrix, x)
 
 
-def random_drift(context=0):
+def random_field(context=0):
     net = mlp(2, 2, (3,), "tanh", context=1 + context, dtype="float64")
     for v in net.trainable_variables:
         v.assign_add(0.5 * np.random.RandomState(len(v.shape)).normal(size=v.shape))
@@ -64,12 +64,12 @@ def test_equals_the_matrix_exponential(solver, times):
 def test_gradients_against_differences(solver, jit):
     """For the input, the context and every variable, of the value, log-det and penalty."""
     flow = fb.ContinuousFlow(
-        random_drift(context=1), kinetic_penalty=0.3, jacobian_penalty=0.2, **solver
+        random_field(context=1), kinetic_penalty=0.3, jacobian_penalty=0.2, **solver
     )
     context = tf.constant([[0.3], [-0.2], [0.1], [0.5]], tf.float64)
 
     def loss(x, context):
-        with collected_penalties() as found:
+        with collecting_penalties() as found:
             z, log_det = flow.inverse_and_log_det(x, context=context)
         return tf.reduce_mean(tf.reduce_sum(tf.sin(z), -1) + log_det**2 + found[0])
 
@@ -106,7 +106,7 @@ def test_gradients_against_differences(solver, jit):
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
 def test_hutchinson_is_unbiased_repeats_itself_and_can_be_exchanged(noise):
     flow = fb.ContinuousFlow(
-        random_drift(), noise=noise, trace="hutchinson", seed=3, rtol=1e-6, atol=1e-6
+        random_field(), noise=noise, trace="hutchinson", seed=3, rtol=1e-6, atol=1e-6
     )
     copies = tf.repeat(X[:1], 1000, axis=0)
     y, estimates = flow.forward_and_log_det(copies)
@@ -115,7 +115,7 @@ def test_hutchinson_is_unbiased_repeats_itself_and_can_be_exchanged(noise):
     np.testing.assert_array_equal(again, estimates)
     under_xla = tf.function(lambda x: flow.forward_and_log_det(x)[1], jit_compile=True)
     np.testing.assert_allclose(under_xla(copies), estimates, atol=1e-6)
-    other = fb.ContinuousFlow(flow.drift, noise=noise, trace="hutchinson", seed=4)
+    other = fb.ContinuousFlow(flow.vector_field, noise=noise, trace="hutchinson", seed=4)
     assert np.abs(other.forward_log_det_jacobian(copies) - estimates).max() > 0.01
 
     flow.trace = "exact"
@@ -128,7 +128,7 @@ def test_hutchinson_is_unbiased_repeats_itself_and_can_be_exchanged(noise):
 
 
 def test_training_draws_noise_anew():
-    flow = fb.ContinuousFlow(random_drift(), trace="hutchinson")
+    flow = fb.ContinuousFlow(random_field(), trace="hutchinson")
 
     class Model(keras.Model):
         def call(self, x, training=None):
@@ -147,17 +147,17 @@ def test_dropout_is_refused():
         def call(self, x, training=None):
             return flow.forward(x)
 
-    with pytest.raises(ValueError, match="same drift at every call"):
+    with pytest.raises(ValueError, match="same vector field at every call"):
         Model(dtype="float64")(X, training=True)
 
 
-def test_penalties_are_integrals_of_the_drift():
+def test_penalties_are_integrals_of_the_vector_field():
     """A constant Jacobian and an exponential path have integrals that are known."""
     rate = 0.5
 
     def norms(**weights):
         flow = fb.ContinuousFlow(lambda x, time: rate * x, **weights, **TIGHT)
-        with collected_penalties() as found:
+        with collecting_penalties() as found:
             flow.inverse_and_log_det(X)
         return found
 
@@ -172,7 +172,7 @@ def test_penalties_are_integrals_of_the_drift():
 
 def test_penalties_of_repeated_steps_and_their_gradients():
     """In a loop or not, trained by inversion or not: as the steps one after the other give them."""
-    step = fb.ContinuousFlow(random_drift(), solver="fixed", steps=2, kinetic_penalty=0.1)
+    step = fb.ContinuousFlow(random_field(), solver="fixed", num_steps=2, kinetic_penalty=0.1)
     loop = fb.Repeat(step, 2)
     stacked = loop.parameters["stacked"]
     unrolled = fb.Repeat(step, 2, unroll=True, stacked=stacked)
@@ -180,7 +180,7 @@ def test_penalties_of_repeated_steps_and_their_gradients():
 
     @tf.function
     def found(bijector):
-        with tf.GradientTape() as tape, collected_penalties() as penalties:
+        with tf.GradientTape() as tape, collecting_penalties() as penalties:
             bijector.inverse_and_log_det(X)
         loss = tf.add_n(penalties)
         return loss, tape.gradient(loss, loop.trainable_variables)
@@ -195,9 +195,9 @@ def test_penalties_of_repeated_steps_and_their_gradients():
 
 
 def test_number_of_evaluations():
-    fixed = fb.ContinuousFlow(random_drift(), solver="fixed", steps=7)
+    fixed = fb.ContinuousFlow(random_field(), solver="fixed", num_steps=7)
     assert int(fixed.evaluations(X)) == 28
-    loose, tight = (fb.ContinuousFlow(fixed.drift, rtol=r, atol=r) for r in (1e-3, 1e-9))
+    loose, tight = (fb.ContinuousFlow(fixed.vector_field, rtol=r, atol=r) for r in (1e-3, 1e-9))
     for direction in ("forward", "inverse"):
         assert (
             7
@@ -233,11 +233,11 @@ def test_a_solver_that_does_not_arrive(flow):
         ({"solver": "euler"}, "solver must be 'adaptive' or 'fixed', got 'euler'"),
         ({"trace": "none"}, "trace must be"),
         ({"noise": "cauchy"}, "noise must be"),
-        ({"steps": 0}, "steps must be a whole number, 1 or more; got 0"),
+        ({"num_steps": 0}, "num_steps must be an integer, 1 or more; got 0"),
         ({"rtol": 0.0}, "rtol must be above 0"),
         ({"kinetic_penalty": -1.0}, "kinetic_penalty must be"),
         ({"final_time": 0.0}, "must be finite and differ"),
-        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": 0.5}, "seed must be an integer"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
@@ -245,7 +245,7 @@ def test_settings_that_make_no_sense(settings, message):
         fb.ContinuousFlow(Linear(), **settings)
 
 
-def test_drifts_that_cannot_be():
+def test_vector_fields_that_cannot_be():
     with pytest.raises(ValueError, match="must map"):
         fb.ContinuousFlow(mlp(2, 3, (4,), context=1)).forward(tf.zeros([1, 2]))
     with pytest.raises(ValueError, match="float32 can resolve"):
@@ -271,7 +271,7 @@ def test_second_derivatives():
     def swirl(x, time):
         return tf.tanh(x[:, ::-1] + x**2 + time)
 
-    fixed = fb.ContinuousFlow(swirl, solver="fixed", steps=3)
+    fixed = fb.ContinuousFlow(swirl, solver="fixed", num_steps=3)
 
     @tf.function
     def slope(x):
@@ -292,7 +292,7 @@ def test_second_derivatives():
 @pytest.mark.slow
 def test_repeated():
     """Steps with parameters of their own, in one loop, and their gradients."""
-    net = random_drift()
+    net = random_field()
     repeat = fb.Repeat(fb.ContinuousFlow(net, **TIGHT), 2)
     for v in repeat.trainable_variables:
         v.assign_add(0.3 * np.random.RandomState(v.shape[-1]).normal(size=v.shape))
@@ -323,7 +323,7 @@ def test_trains_saves_and_switches_after_loading(tmp_path):
     """A Gaussian with mean 2 and scale 1/2, in few steps, from Hutchinson's estimate."""
     data = 2.0 + 0.5 * np.random.RandomState(0).normal(size=(512, 2)).astype(np.float32)
     flow = flows.ffjord(
-        (2,), (8,), solver="fixed", steps=4, trace="hutchinson", kinetic_penalty=0.01
+        (2,), (8,), solver="fixed", num_steps=4, trace="hutchinson", kinetic_penalty=0.01
     )
     model = flows.FlowModel(flow)
     model.compile(keras.optimizers.Adam(0.01))

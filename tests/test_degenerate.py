@@ -1,4 +1,4 @@
-"""Data that have no density are named when a flow is initialised on them."""
+"""`initialize` warns of data without a density."""
 
 import warnings
 
@@ -62,7 +62,7 @@ def flow_over(columns=5, **kwargs):
 
 
 @pytest.mark.parametrize(("change", "message"), CASES.values(), ids=CASES.keys())
-def test_what_has_no_density_is_named_once(change, message):
+def test_data_without_density_raise_one_warning(change, message):
     flow, x = flow_over(), change(table())
     (found,) = caught(flow, x)
     assert message in found

@@ -1,4 +1,4 @@
-"""What TFP asks of any distribution, of `Flow`, `Conditioned` and `Dequantized`."""
+"""The contract of TFP's distributions, for `Flow`, `Conditioned` and `Dequantized`."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_slices(d):
         assert part.sample(2, seed=[0, 1]).shape == (2, *expected, *d.event_shape)
 
 
-def test_what_has_no_closed_form_says_so(d):
+def test_methods_without_a_closed_form_raise(d):
     bijector = getattr(d, "bijector", None)
     if bijector is not None and bijector.is_constant_jacobian:
         pytest.skip("affine maps have closed forms")
@@ -145,7 +145,7 @@ def test_the_map_from_unconstrained_values(d):
     np.testing.assert_allclose(measure, d.log_prob(tf.identity(x)), rtol=1e-4, atol=1e-4)
 
 
-def test_wrong_values_are_refused(d):
+def test_wrong_values_raise(d):
     event = len(d.event_shape)
     if event:
         with pytest.raises(ValueError, match="event shape"):
@@ -156,7 +156,7 @@ def test_wrong_values_are_refused(d):
                 call(tf.zeros([*d.batch_shape, *d.event_shape], tf.int32))
 
 
-def test_a_context_that_is_a_variable_is_read_late():
+def test_a_variable_context_is_read_at_every_call():
     flow = small((3,))
     variable = tf.Variable(CONTEXTS)
     given = flow.condition(variable)

@@ -44,6 +44,14 @@ def test_every_public_name_has_an_example():
     assert without == []
 
 
+def test_docstrings_of_flows_describe_all_arguments():
+    for name in tfp_flows.flows.__all__:
+        function = getattr(tfp_flows, name)
+        described = re.search(r"^Args:\n(.*?)\n\n", inspect.getdoc(function), re.M | re.S)[1]
+        names = re.findall(r"^  (\w+): \S", described, flags=re.MULTILINE)
+        assert names == list(inspect.signature(function).parameters), name
+
+
 @pytest.mark.parametrize("code", QUICK_STARTS, ids=range(len(QUICK_STARTS)))
 def test_quick_starts_of_the_readme(code, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

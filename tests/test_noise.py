@@ -6,21 +6,21 @@ import tensorflow as tf
 
 from tfp_flows import bijectors as fb
 from tfp_flows import conditioners
-from tfp_flows.core.evaluation import Noise, noise_at, noise_from, noise_seed
+from tfp_flows.core.evaluation import NoiseSource, at_index, evaluating, noise_seed
 
 
 def noise(step=0):
-    return Noise(lambda: tf.constant([7, step], tf.int32))
+    return NoiseSource(lambda: tf.constant([7, step], tf.int32))
 
 
 def test_seeds_differ_by_owner_place_and_step_and_repeat_themselves():
     one, two = object(), object()
 
     def seeds(step):
-        with noise_from(noise(step)):
+        with evaluating(noise=noise(step)):
             drawn = [noise_seed(one), noise_seed(two), noise_seed(one)]
             for place in range(2):
-                with noise_at(place):
+                with at_index(place):
                     drawn.append(noise_seed(one))
         return [tuple(s.numpy()) for s in drawn]
 
@@ -43,7 +43,7 @@ def test_training_by_inversion_meets_the_same_noise_again(unroll):
 
     @tf.function
     def gradients(repeat, seed):
-        with noise_from(Noise(lambda: seed)), tf.GradientTape() as tape:
+        with evaluating(noise=NoiseSource(lambda: seed)), tf.GradientTape() as tape:
             _, log_det = repeat.inverse_and_log_det(x, 1)
         return log_det, tape.gradient(log_det, plain.trainable_variables)
 

@@ -28,8 +28,8 @@ def sheared(x, time):
     return tf.stack([rate(time[:, 0]) * x[:, 1], tf.zeros_like(x[:, 0])], axis=-1)
 
 
-def flow(drift):
-    return fb.ContinuousFlow(drift, rtol=TOLERANCE, atol=TOLERANCE)
+def flow(field):
+    return fb.ContinuousFlow(field, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
@@ -92,10 +92,10 @@ class TestReasonsNotToUseTheSolverOfTFP:
     pytestmark = pytest.mark.slow
 
     @staticmethod
-    def solve(drift, x, **settings):
+    def solve(field, x, **settings):
         settings = dict(rtol=TOLERANCE, atol=TOLERANCE, first_step_size=0.01) | settings
         zero, one = tf.zeros([], x.dtype), tf.ones([1], x.dtype)
-        return tfp.math.ode.DormandPrince(**settings).solve(drift, zero, x, one)
+        return tfp.math.ode.DormandPrince(**settings).solve(field, zero, x, one)
 
     def test_it_repeats_a_step_that_is_not_finite_without_end(self):
         class Enough(Exception):
@@ -103,16 +103,16 @@ class TestReasonsNotToUseTheSolverOfTFP:
 
         calls = []
 
-        def drift(time, x):
+        def field(time, x):
             calls.append(1)
             if len(calls) > 300:
                 raise Enough
             return x * np.nan
 
         with pytest.raises(Enough):
-            self.solve(drift, tf.ones([2, 1]))
+            self.solve(field, tf.ones([2, 1]))
         flow_of_nan = fb.ContinuousFlow(lambda x, time: x * np.nan)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="did not arrive"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="did not reach the end time"):
             flow_of_nan.forward(tf.ones([2, 1]))
 
     def test_its_limit_of_steps_does_not_hold_under_xla(self):

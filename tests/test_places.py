@@ -7,19 +7,21 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from places import CONTEXTS, PLACES, coroutine
-from small_flows import FAMILIES, moved
+from small_flows import VECTORS, moved
 
 import tfp_flows as flows
 
 tfb, tfd, tfm = tfp.bijectors, tfp.distributions, tfp.mcmc
 
+NORMAL = tfd.Sample(tfd.Normal(0.0, 1.0), 2)  # the latents of `places.pushed`
 QUICK = {"maf": "seq_auto_batched", "iaf": "vectorized_map", "residual": "auto_batched"}
 QUICK_DRAWS = {"maf": "sequential", "iaf": "mixture_same_family"}
 
 
 def made(family):
-    """A family's flow without and with a context."""
-    return [moved(FAMILIES[family](shape)) for shape in (None, (1,))]
+    """A family's flow over pairs, without and with a context."""
+    plain, given = (VECTORS[family](event_shape=(2,), context_shape=c) for c in (None, (1,)))
+    return [moved(flow.copy(distribution=NORMAL)) for flow in (plain, given)]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def pair():
 
 def marked(places, quick):
     """All pairs of a family and a place: a few are quick, of the others one in four is slow."""
-    for i, family in enumerate(FAMILIES):
+    for i, family in enumerate(VECTORS):
         for j, (name, place) in enumerate(places.items()):
             marks = pytest.mark.slow if (i + j) % 4 == 0 else pytest.mark.long
             marks = () if quick.get(family) == name else marks
@@ -103,8 +105,8 @@ def test_draws_and_their_densities(pair, family, place):
 
 
 def marked_families(*quick):
-    marks = {family: () if family in quick else pytest.mark.slow for family in FAMILIES}
-    return pytest.mark.parametrize("family", [pytest.param(f, marks=marks[f]) for f in FAMILIES])
+    marks = {family: () if family in quick else pytest.mark.slow for family in VECTORS}
+    return pytest.mark.parametrize("family", [pytest.param(f, marks=marks[f]) for f in VECTORS])
 
 
 def target(z):

@@ -37,7 +37,7 @@ def test_planar_formula():
     x = random(5, 3).numpy()
     allowed = 0.999 * (softplus(w @ u + np.log(np.e - 1)) - 1)
     u_hat = u + (allowed - w @ u) * w / (w @ w)
-    planar = fb.Planar(3, raw=tf.Variable(np.concatenate([w, u, [b]])))
+    planar = fb.Planar(3, params=tf.Variable(np.concatenate([w, u, [b]])))
     y, log_det = planar.forward_and_log_det(x)
     np.testing.assert_allclose(y, x + np.outer(np.tanh(x @ w + b), u_hat), atol=1e-12)
     slope = 1 - np.tanh(x @ w + b) ** 2
@@ -45,14 +45,14 @@ def test_planar_formula():
 
 
 def test_radial_formula():
-    centre, raw = np.array([0.5, -0.5]), np.array([0.3, 2.0])
+    centre, params = np.array([0.5, -0.5]), np.array([0.3, 2.0])
     x = random(5, 2).numpy()
-    alpha = softplus(raw[0])
-    beta = alpha * 0.999 * (softplus(raw[1] + np.log(np.e - 1)) - 1)
+    alpha = softplus(params[0])
+    beta = alpha * 0.999 * (softplus(params[1] + np.log(np.e - 1)) - 1)
     distance = np.linalg.norm(x - centre, axis=1)
     h, slope = 1 / (alpha + distance), -1 / (alpha + distance) ** 2
     y, log_det = fb.Radial(
-        2, raw=tf.Variable([*centre, *raw], dtype=tf.float64)
+        2, params=tf.Variable([*centre, *params], dtype=tf.float64)
     ).forward_and_log_det(x)
     np.testing.assert_allclose(y, x + beta * h[:, None] * (x - centre), atol=1e-12)
     expected = np.log(1 + beta * h) + np.log(1 + beta * h + beta * slope * distance)
@@ -61,11 +61,11 @@ def test_radial_formula():
 
 def test_sylvester_of_rank_one_is_planar():
     sylvester = fb.Sylvester(3, 1, seed=0, dtype=tf.float64)
-    sylvester.raw.assign(random(*sylvester.raw.shape))
-    vector, product, log_inner, b = np.split(sylvester.raw.numpy(), [3, 4, 5])
+    sylvester.params.assign(random(*sylvester.params.shape))
+    vector, product, log_inner, b = np.split(sylvester.params.numpy(), [3, 4, 5])
     q = orthogonal(tf.constant(vector[None]), 1)[:, 0].numpy()
-    raw = np.concatenate([q * np.exp(log_inner), q * product * np.exp(-log_inner), b])
-    planar, x = fb.Planar(3, raw=tf.Variable(raw)), random(5, 3)
+    params = np.concatenate([q * np.exp(log_inner), q * product * np.exp(-log_inner), b])
+    planar, x = fb.Planar(3, params=tf.Variable(params)), random(5, 3)
     for found, expected in zip(
         sylvester.forward_and_log_det(x), planar.forward_and_log_det(x), strict=True
     ):
@@ -140,34 +140,34 @@ def test_invertible_whatever_the_numbers(name, dtype, scale):
     bijector = MAKERS[name](dtype)
     tolerance = 1e-9 if dtype == tf.float64 else 2e-2  # slopes go down to 1e-3
     for seed in range(5):
-        numbers = np.random.RandomState(seed).normal(size=bijector.raw.shape) * scale
-        bijector.raw.assign(tf.constant(np.clip(numbers, -10, 10), dtype))
+        numbers = np.random.RandomState(seed).normal(size=bijector.params.shape) * scale
+        bijector.params.assign(tf.constant(np.clip(numbers, -10, 10), dtype))
         x = random(20, 3, dtype=dtype)
         with tf.GradientTape() as tape:
             y = bijector.forward(x)
             back, minus = bijector.inverse_and_log_det(y)
             total = tf.reduce_sum(back * back) + tf.reduce_sum(minus)
-        assert np.isfinite(tape.gradient(total, bijector.raw)).all()
+        assert np.isfinite(tape.gradient(total, bijector.params)).all()
         if name != "sylvester" or scale == 1.0:  # exp(10) is worse conditioned than float32
             np.testing.assert_allclose(back, x, atol=tolerance * max(1, np.abs(y).max()))
 
 
 def test_radial_at_its_centre():
-    radial = fb.Radial(2, raw=tf.Variable([1.0, 2.0, 0.5, 3.0]))
+    radial = fb.Radial(2, params=tf.Variable([1.0, 2.0, 0.5, 3.0]))
     x = tf.constant([[1.0, 2.0]])
     for both in (radial.forward_and_log_det, radial.inverse_and_log_det):
         with tf.GradientTape() as tape:
             tape.watch(x)
             out = both(x)
         np.testing.assert_array_equal(out[0], x)
-        for gradient in tape.gradient(out, [x, radial.raw]):
+        for gradient in tape.gradient(out, [x, radial.params]):
             assert np.isfinite(gradient).all()
 
 
 @EACH
 def test_far_away(name):
     bijector = MAKERS[name](tf.float32)
-    bijector.raw.assign_add(random(*bijector.raw.shape, dtype=tf.float32))
+    bijector.params.assign_add(random(*bijector.params.shape, dtype=tf.float32))
     x = tf.constant([[1e6, -1e6, 1e6], [0.0, 1e6, 0.0]])
     back, log_det = bijector.inverse_and_log_det(bijector.forward(x))
     np.testing.assert_allclose(back, x, rtol=1e-5, atol=1.0)
@@ -178,7 +178,7 @@ def test_far_away(name):
 def test_a_context_for_each_example(name):
     """What a network adds to the numbers is what the numbers would be."""
     plain = MAKERS[name]()
-    width = plain.raw.shape[0]
+    width = plain.params.shape[0]
     changes = random(2, width)
     contextual = type(plain)(
         **{k: v for k, v in plain.parameters.items() if k != "conditioner"},
@@ -189,7 +189,9 @@ def test_a_context_for_each_example(name):
     for direction in ("forward_and_log_det", "inverse_and_log_det"):
         found = getattr(contextual, direction)(x, context=context)
         for i in range(2):
-            alone = type(plain)(**{**plain.parameters, "raw": tf.Variable(plain.raw + changes[i])})
+            alone = type(plain)(
+                **{**plain.parameters, "params": tf.Variable(plain.params + changes[i])}
+            )
             expected = getattr(alone, direction)(x[:, i])
             np.testing.assert_allclose(found[0][:, i], expected[0], atol=1e-10)
             np.testing.assert_allclose(found[1][:, i], expected[1], atol=1e-10)

@@ -165,7 +165,7 @@ def test_unbiased_log_det_and_its_gradient():
         d_y = tf.reduce_sum(d_y, axis=0)
         return tf.concat([log_det[tf.newaxis], d_y, tf.reshape(d_weight, [-1])], 0)
 
-    estimate = fb.Residual(net, "unbiased", exact_terms=1, continuation=0.7)  # new draws each time
+    estimate = fb.Residual(net, "unbiased", n_exact_terms=1, geom_p=0.3)  # new draws each time
     draw = tf.function(lambda: results(estimate, y))
     draws = np.stack([draw() for _ in range(150)])
     expected = results(fb.Residual(net), y[:1])
@@ -258,9 +258,9 @@ def test_bounds_that_are_refused(bound):
     "arguments, said",
     [
         (dict(log_det="trace"), "log_det must be one of .* got 'trace'"),
-        (dict(exact_terms=0), "exact_terms and max_steps must be 1 or more, got 0"),
+        (dict(n_exact_terms=0), "n_exact_terms and max_steps must be 1 or more, got 0"),
         (dict(max_steps=0), "must be 1 or more"),
-        (dict(continuation=1.0), "continuation is a probability between 0 and 1, got 1.0"),
+        (dict(geom_p=1.0), "geom_p must be between 0 and 1, got 1.0"),
         (dict(tolerance=0.0), "tolerance must be above 0, got 0.0"),
     ],
 )

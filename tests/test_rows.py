@@ -1,4 +1,4 @@
-"""An example that is not finite says so, and leaves the others of its batch what they are."""
+"""An example that is not finite has a result that is not, and does not change the others."""
 
 import numpy as np
 import pytest

@@ -123,7 +123,7 @@ def reversible_chain():
 
 
 def drifting():
-    return moved(flows.ffjord(event_shape=(2,), hidden=(4,), solver="fixed", steps=2))
+    return moved(flows.ffjord(event_shape=(2,), hidden=(4,), solver="fixed", num_steps=2))
 
 
 THREADS = 6

@@ -1,11 +1,11 @@
-"""Bounded data: densities on and beyond the bounds, and rows that are named before training."""
+"""Bounded data: densities on and beyond the bounds, and rows that are reported before training."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import each
-from small_flows import moved
+from small_flows import IMAGES, VECTORS, moved
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
@@ -13,27 +13,6 @@ from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-SMALL = {"layers": 2, "hidden": (4,)}
-READY_MADE = {
-    "nice": SMALL,
-    "real_nvp": SMALL,
-    "neural_spline": SMALL,
-    "flow_plus_plus": SMALL | {"components": 2},
-    "maf": SMALL,
-    "iaf": SMALL,
-    "residual": SMALL,
-    "ffjord": {"hidden": (4,), "solver": "fixed", "steps": 4},
-    "planar": SMALL,
-    "radial": SMALL,
-    "sylvester": SMALL,
-}
-IMAGES = {
-    "glow": {"levels": 1, "steps": 1, "hidden": 4},
-    "real_nvp": {"levels": 1, "hidden": 4, "blocks": 1},
-    "neural_spline": {"levels": 1, "layers": 1, "hidden": 4},
-    "flow_plus_plus": {"couplings": (1, 1, 0), "hidden": 4, "components": 2, "blocks": 1},
-}
 
 # name: (data bijector, data inside, data on bounds or outside)
 BOUNDED = {
@@ -46,7 +25,11 @@ BOUNDED = {
     "softclip-low": (lambda: tfb.SoftClip(low=1.0), [1.1, 1e5], [1.0, 0.5]),
     "softsign": (lambda: tfb.Softsign(), [-0.99, 0.5], [1.0, 1.0001, -3.0, 1e6]),
     "shift-of-exp": (lambda: tfb.Chain([tfb.Shift(-1e6), tfb.Exp()]), [0.0, 9.0], [-1e6, -2e6]),
-    "turned": (lambda: tfb.Chain([tfb.Scale(-2.0), tfb.Sigmoid()]), [-1.9, -0.1], [0.0, -2.0, 1.0]),
+    "reversed": (
+        lambda: tfb.Chain([tfb.Scale(-2.0), tfb.Sigmoid()]),
+        [-1.9, -0.1],
+        [0.0, -2.0, 1.0],
+    ),
     "inverted": (lambda: tfb.Invert(tfb.Log()), [1e-9, 5.0], [0.0, -1.0]),
     "logit": (lambda: fb.Logit(), [0.0, 0.5, 1.0], [-0.06, 1.06, -3.0, np.inf]),
     "chain-logit": (lambda: fb.Chain([tfb.Shift(5.0), fb.Logit()]), [5.0, 6.0], [4.0, 7.0]),
@@ -157,11 +140,10 @@ def test_an_overflow_in_the_flow_is_not_hidden():
     assert np.isnan(flow.log_prob([[1.0, 1.0]])).all()
 
 
-@each(READY_MADE, lambda name: name in ("nice", "maf", "iaf", "planar", "residual"))
+@each(VECTORS, lambda name: name in ("nice", "maf", "iaf", "planar", "residual"))
 def test_every_flow_over_bounded_rows(name):
     y = tf.constant([[0.2, 0.7], [0.0, 0.5], [-0.5, 0.5], [0.5, 1.5]])
-    make = getattr(flows, name)
-    flow = moved(make((2,), data_bijector=tfb.Sigmoid(), context_shape=2, **READY_MADE[name]))
+    flow = moved(VECTORS[name](event_shape=(2,), data_bijector=tfb.Sigmoid(), context_shape=2))
     context = tf.random.stateless_normal([4, 2], [1, 2])
     with tf.GradientTape() as tape:
         log_prob = flow.log_prob(y, context=context)
@@ -176,7 +158,7 @@ def test_every_flow_over_bounded_rows(name):
 
 @each(IMAGES, lambda name: name == "glow")
 def test_every_flow_over_bounded_images(name):
-    flow = getattr(flows, name)((4, 4, 1), data_bijector=tfb.Sigmoid(), **IMAGES[name])
+    flow = IMAGES[name](data_bijector=tfb.Sigmoid())
     x = flow.sample(2, seed=[0, 1])
     assert tf.reduce_all((x > 0.0) & (x < 1.0))
     assert np.isfinite(flow.log_prob(x)).all()
@@ -296,7 +278,7 @@ def test_rows_without_density_have_a_log_probability(bounded_model):
         ),
         (lambda: fb.Logit(0.25), [[1.5, 0.5]], "Column 0: 1 at or above 1.5"),
     ],
-    ids=["exp", "turned", "blockwise", "logit"],
+    ids=["exp", "negated", "blockwise", "logit"],
 )
 def test_bounds_are_named(make, x, said):
     flow = flows.maf((2,), 1, (4,), data_bijector=make(), context_shape=1)
@@ -331,7 +313,16 @@ def test_pixels_without_density_are_named():
         (lambda: fb.Repeat(tfb.Scale(tf.Variable(-2.0)), 2), True),
         (lambda: fb.Chain([fb.ActNorm(())]), True),
     ],
-    ids=["logit", "sigmoid", "turned-logit", "twice", "invert", "repeat-3", "repeat-2", "actnorm"],
+    ids=[
+        "logit",
+        "sigmoid",
+        "negated-logit",
+        "twice",
+        "invert",
+        "repeat-3",
+        "repeat-2",
+        "actnorm",
+    ],
 )
 def test_cumulative_functions(make, increasing):
     flow = Flow(tfd.Normal(0.3, 1.0), make())
@@ -345,9 +336,9 @@ def test_cumulative_functions(make, increasing):
     np.testing.assert_allclose(tf.exp(flow.log_survival_function(y)), 1 - share, atol=1e-5)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_cumulative_functions_beyond_bounds(turned):
-    parts = [tfb.Shift(1.0), tfb.Scale(-1.0)] if turned else []
+@pytest.mark.parametrize("decreasing", [False, True])
+def test_cumulative_functions_beyond_bounds(decreasing):
+    parts = [tfb.Shift(1.0), tfb.Scale(-1.0)] if decreasing else []
     flow = Flow(tfd.Normal(0.0, 1.0), fb.Chain([*parts, tfb.Sigmoid()]))
     y = tf.constant([-2.0, 0.0, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(flow.cdf(y), [0, 0, 0.5, 1, 1], atol=1e-6)

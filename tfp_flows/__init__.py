@@ -1,10 +1,10 @@
 """Normalizing flows for TensorFlow Probability that train, save, export, and are right."""
 
-from tfp_flows import bijectors, conditioners
+from tfp_flows import bijectors, conditioners, transformers
 from tfp_flows.callbacks import BackupAndRestore, FlowHealth
 from tfp_flows.checking import check_bijector
-from tfp_flows.core import UntrackedVariableError
-from tfp_flows.distributions import Dequantized
+from tfp_flows.core import FlowBijector, UntrackedVariableError
+from tfp_flows.distributions import Dequantized, Flow
 from tfp_flows.distributions.initialization import initialize, mark_initialized
 from tfp_flows.flows import (
     dequantizer,
@@ -29,6 +29,8 @@ from tfp_flows.version import __version__
 __all__ = [
     "BackupAndRestore",
     "Dequantized",
+    "Flow",
+    "FlowBijector",
     "FlowHealth",
     "FlowModel",
     "UntrackedVariableError",
@@ -51,6 +53,7 @@ __all__ = [
     "real_nvp",
     "residual",
     "sylvester",
+    "transformers",
     "verify",
     "with_labels",
 ]

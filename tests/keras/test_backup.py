@@ -33,7 +33,7 @@ def pixels():
 
 
 def hutchinson():
-    settings = dict(solver="fixed", steps=2, trace="hutchinson")
+    settings = dict(solver="fixed", num_steps=2, trace="hutchinson")
     return flows.ffjord((2,), (4,), **settings), LATENT
 
 

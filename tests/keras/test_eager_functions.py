@@ -9,7 +9,7 @@ from cases import each
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import drift
+from tfp_flows.conditioners import vector_field
 from tfp_flows.keras_engine import keras
 
 tfd = tfp.distributions
@@ -29,7 +29,9 @@ def regularised():
 
 
 def penalised():
-    step = fb.ContinuousFlow(drift(2, (4,)), solver="fixed", steps=2, kinetic_penalty=0.1)
+    step = fb.ContinuousFlow(
+        vector_field(2, (4,)), solver="fixed", num_steps=2, kinetic_penalty=0.1
+    )
     return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Repeat(step, 2))
 
 

@@ -6,6 +6,7 @@ Runs under Keras 3 and tf_keras.
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_flows import READY_MADE
 
 import tfp_flows as flows
 from tfp_flows.keras_engine import keras
@@ -16,23 +17,8 @@ ROWS = RANDOM.normal(size=(N, 3)).astype(np.float32)
 IMAGES = RANDOM.normal(size=(N, 4, 4, 1)).astype(np.float32)
 CONTEXTS = RANDOM.normal(size=(N, 2)).astype(np.float32)
 
-FAMILIES = {
-    "nice": lambda c: flows.nice((3,), 2, (4,), context_shape=c),
-    "real_nvp": lambda c: flows.real_nvp((3,), 2, (4,), context_shape=c),
-    "glow": lambda c: flows.glow((4, 4, 1), 1, 2, 4, context_shape=c),
-    "neural_spline": lambda c: flows.neural_spline((3,), 2, (4,), 4, context_shape=c),
-    "neural_spline-image": lambda c: flows.neural_spline((4, 4, 1), 1, 4, 4, context_shape=c),
-    "maf": lambda c: flows.maf((3,), 2, (6,), context_shape=c),
-    "maf-spline": lambda c: flows.maf((3,), 2, (6,), "spline", 4, context_shape=c),
-    "iaf": lambda c: flows.iaf((3,), 2, (6,), context_shape=c),
-    "ffjord": lambda c: flows.ffjord((3,), (4,), solver="fixed", steps=4, context_shape=c),
-    "ffjord-adaptive": lambda c: flows.ffjord((3,), (4,), kinetic_penalty=0.1, context_shape=c),
-    "residual": lambda c: flows.residual((3,), 2, (4,), context_shape=c),
-    "flow_plus_plus": lambda c: flows.flow_plus_plus((3,), 2, (4,), 2, context_shape=c),
-    "planar": lambda c: flows.planar((3,), 2, context_shape=c),
-    "radial": lambda c: flows.radial((3,), 2, context_shape=c),
-    "sylvester": lambda c: flows.sylvester((3,), 2, context_shape=c),
-}
+# `{name: context_shape -> flow}`
+FAMILIES = {n: lambda c, make=make: make(context_shape=c) for n, make in READY_MADE.items()}
 
 
 @pytest.mark.slow

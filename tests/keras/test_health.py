@@ -246,14 +246,14 @@ def test_levels_matrices_and_pixels():
     flow = flows.Dequantized(flows.glow((4, 4, 1), 2, 2, 4, context_shape=(3,)), levels=8)
     model = compiled(flow)
     context = RANDOM.normal(size=(32, 3)).astype(np.float32)
-    layer = "flow.bijector.levels.1.bijectors.1.bijectors.1"
+    layer = "flow.bijector.scales.1.bijectors.1.bijectors.1"
     health = flows.FlowHealth(PIXELS[:20], context[:20], action="warn")
     plant = Plant(f"{layer}.log_diagonal", (1, 3), -12.0, epoch=1)
     with pytest.warns(UserWarning, match=r"bijectors\.1\[1\] \(Invertible1x1Conv\): condition is"):
         model.fit((PIXELS, context), epochs=2, verbose=0, callbacks=[plant, health])
     assert [r["fault"] is None for r in health.history] == [True, True, False]
     layers = [record["layer"] for record in health.history[0]["layers"]]
-    assert len(set(layers)) == 16 and layers[0].startswith("flow.bijector.levels.0")
+    assert len(set(layers)) == 16 and layers[0].startswith("flow.bijector.scales.0")
     starts = tuple(name.split("[")[0] + "." for name in layers)
     assert {p for p in variable_paths(flow) if not p.startswith(starts)} == {
         f"flow.standardize_context.{name}" for name in ("initialized", "location", "scale")
@@ -441,10 +441,10 @@ def test_a_layer_of_a_step_whose_own_checks_fail():
     x = np.exp(np.exp(0.1 * ROWS))
     assert [layer["not_finite"] for layer in measure_layers(flow, x)] == [0] * 4
     repeat._stack.variables_by_path["bijectors.0.shift"][1, 2].assign(99.0)
-    own = [v.numpy() for v in repeat.step.variables]
+    own = [v.numpy() for v in repeat.bijector.variables]
     last = measure_layers(flow, x)[-1]
     assert last == {"layer": "bijector.bijectors.1[1]", "type": "Exp", "not_finite": 256}
-    for value, variable in zip(own, repeat.step.variables, strict=True):
+    for value, variable in zip(own, repeat.bijector.variables, strict=True):
         np.testing.assert_array_equal(value, variable)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import MaskedDense, drift, made, mlp
+from tfp_flows.conditioners import MaskedDense, made, mlp, vector_field
 from tfp_flows.keras_engine import keras
 
 MAKERS = {
@@ -144,8 +144,8 @@ def residual(seed):
 
 
 def continuous(seed):
-    net = drift(3, (4,), activation="linear")
-    return fb.ContinuousFlow(net, solver="fixed", steps=2, trace="hutchinson", seed=seed)
+    net = vector_field(3, (4,), activation="linear")
+    return fb.ContinuousFlow(net, solver="fixed", num_steps=2, trace="hutchinson", seed=seed)
 
 
 @pytest.mark.parametrize("make", [residual, continuous])

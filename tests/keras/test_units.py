@@ -29,7 +29,7 @@ VECTORS = {
     "maf-unstacked": lambda **k: flows.maf((3,), 2, (8,), order="random", seed=0, **k),
     "iaf": lambda **k: flows.iaf((3,), 2, (8,), **k),
     "residual": lambda **k: flows.residual((3,), 2, (8,), **k),
-    "ffjord": lambda **k: flows.ffjord((3,), (8,), solver="fixed", steps=4, **k),
+    "ffjord": lambda **k: flows.ffjord((3,), (8,), solver="fixed", num_steps=4, **k),
     "planar": lambda **k: flows.planar((3,), 2, seed=0, **k),
     "radial": lambda **k: flows.radial((3,), 2, seed=0, **k),
     "sylvester": lambda **k: flows.sylvester((3,), 2, seed=0, **k),

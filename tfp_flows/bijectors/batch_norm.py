@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.tracing import in_training
+from tfp_flows.core.evaluation import current
 
 
 class BatchNorm(FlowBijector):
@@ -97,7 +97,7 @@ class BatchNorm(FlowBijector):
 
     def _inverse_and_log_det(self, y, context):
         self._check_shape(y)
-        if in_training():
+        if current().in_training:
             return self._normalize(y)
         return self._by(y, *self._running(y.dtype))
 

@@ -24,22 +24,22 @@ class Amortized(FlowBijector):
         None: no context is read.
       seed: of the start; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
-      raw: the variable to use in place of a new one.
+      params: the variable to use in place of a new one.
       parameters: as of `FlowBijector`.
       name: name of the bijector.
     """
 
-    def __init__(self, features, conditioner, seed, dtype, raw, parameters, name):
+    def __init__(self, features, conditioner, seed, dtype, params, parameters, name):
         if features < 1:
             raise ValueError(f"features must be 1 or more, got {features}.")
         self._features = int(features)
         self._seed = seed
-        if raw is None:
-            raw = tf.Variable(self._start(random_state(seed)), dtype=dtype, name="raw")
-        self.raw = raw
+        if params is None:
+            params = tf.Variable(self._start(random_state(seed)), dtype=dtype, name="params")
+        self.params = params
         super().__init__(
             forward_min_event_ndims=1,
-            parameters={**parameters, "raw": raw},
+            parameters={**parameters, "params": params},
             name=name,
         )
         self._network = None
@@ -56,7 +56,7 @@ class Amortized(FlowBijector):
         raise NotImplementedError
 
     def _reinitialised(self, turn):
-        return [(self.raw, self._start(random_state(self._seed, turn)))]
+        return [(self.params, self._start(random_state(self._seed, turn)))]
 
     def _numbers(self, value: tf.Tensor, context) -> tf.Tensor:
         """The numbers for each example of `value`: `[numbers]`, or `[..., numbers]`."""
@@ -65,9 +65,9 @@ class Amortized(FlowBijector):
                 f"{self.name} was made for {self._features} feature(s), got a tensor of shape "
                 f"{value.shape}."
             )
-        raw = tf.cast(self.raw, value.dtype)
+        params = tf.cast(self.params, value.dtype)
         if self._network is None:
-            return raw
+            return params
         if context is None:
             raise ValueError(f"{self.name} has a conditioner: it needs a context, and got none.")
         context = tf.cast(context, value.dtype)
@@ -76,7 +76,7 @@ class Amortized(FlowBijector):
                 f"{self.name} takes a context of shape [..., width], with batch dimensions that "
                 f"broadcast to those of the examples: got {context.shape} for {value.shape}."
             )
-        return raw + self._network(context, 1, raw.shape[0])
+        return params + self._network(context, 1, params.shape[0])
 
     def _describe(self):
         given = "" if self._network is None else f", {self._network!r}"
@@ -114,11 +114,11 @@ class Planar(Amortized):
     Args:
       features: size of a vector.
       conditioner: a Keras layer, `tf.Module` or function from contexts `[n, k]` to changes of the
-        parameters, `[n, 2 * features + 1]`, in the order of `raw`. Every example then has
+        parameters, `[n, 2 * features + 1]`, in the order of `params`. Every example then has
         parameters of its own. None: no context is read.
       seed: of `w`; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
-      raw: variable `[w, u, b]` to use in place of a new one.
+      params: variable `[w, u, b]` to use in place of a new one.
       name: name of the bijector.
 
     Raises:
@@ -126,7 +126,7 @@ class Planar(Amortized):
         of the wrong width.
 
     Example:
-      >>> planar = Planar(2, raw=tf.Variable([1.0, 0.0, 0.0, 3.0, 0.0]))
+      >>> planar = Planar(2, params=tf.Variable([1.0, 0.0, 0.0, 3.0, 0.0]))
       >>> planar.forward([[0.0, 1.0], [9.0, 1.0]]).numpy()
       array([[0., 1.],
              [9., 4.]], dtype=float32)
@@ -138,11 +138,11 @@ class Planar(Amortized):
         conditioner: Any = None,
         seed: int | None = None,
         dtype: tf.DType = tf.float32,
-        raw: tf.Variable | None = None,
+        params: tf.Variable | None = None,
         name: str = "planar",
     ):
         parameters = dict(locals())
-        super().__init__(features, conditioner, seed, dtype, raw, parameters, name)
+        super().__init__(features, conditioner, seed, dtype, params, parameters, name)
 
     def _start(self, random):
         w = random.normal(size=self._features) / np.sqrt(self._features)
@@ -187,14 +187,14 @@ class Radial(Amortized):
       conditioner: as for `Planar`, with `features + 2` outputs.
       seed: of the centre; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
-      raw: variable `[c, raw alpha, raw beta]` to use in place of a new one.
+      params: variable `[c, a, b]` to use in place of a new one.
       name: name of the bijector.
 
     Raises:
       ValueError: as for `Planar`.
 
     Example:
-      >>> radial = Radial(2, raw=tf.Variable([0.0, 0.0, 0.0, -50.0]))
+      >>> radial = Radial(2, params=tf.Variable([0.0, 0.0, 0.0, -50.0]))
       >>> radial.forward([[0.0, 0.0], [0.0, 100.0]]).numpy().round(1)
       array([[ 0. ,  0. ],
              [ 0. , 99.3]], dtype=float32)
@@ -206,11 +206,11 @@ class Radial(Amortized):
         conditioner: Any = None,
         seed: int | None = None,
         dtype: tf.DType = tf.float32,
-        raw: tf.Variable | None = None,
+        params: tf.Variable | None = None,
         name: str = "radial",
     ):
         parameters = dict(locals())
-        super().__init__(features, conditioner, seed, dtype, raw, parameters, name)
+        super().__init__(features, conditioner, seed, dtype, params, parameters, name)
 
     def _start(self, random):
         return np.concatenate([random.normal(size=self._features), np.zeros(2)])

@@ -9,11 +9,16 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Start
-from tfp_flows.core.evaluation import add_penalty, noise_at, penalties_wanted, summed_penalties
+from tfp_flows.core.bijector import InitState
+from tfp_flows.core.evaluation import (
+    add_penalty,
+    at_index,
+    current,
+    summing_penalties,
+)
 from tfp_flows.core.loop import Loop
-from tfp_flows.core.memo import settings_version
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
+from tfp_flows.core.shapes import like
 from tfp_flows.core.stack import Stack, validate_repeatable
 from tfp_flows.core.tracing import InGraph
 
@@ -33,7 +38,7 @@ class Repeat(FlowBijector):
     update weights when they are called (as batch normalisation does).
 
     Args:
-      step: a bijector that keeps the shape of its event. Every step gets its own draw of what
+      bijector: a bijector that keeps the shape of its event. Every step gets its own draw of what
         starts at random: bijectors of this package, and the weights of Keras layers that hold
         their initialisers; all else starts at the values given. Or a function that makes a step,
         which is then called `count` times: slower, and right for parts of any kind.
@@ -58,7 +63,7 @@ class Repeat(FlowBijector):
 
     def __init__(
         self,
-        step: tfb.Bijector | Callable[[], tfb.Bijector],
+        bijector: tfb.Bijector | Callable[[], tfb.Bijector],
         count: int,
         reversible: bool = False,
         unroll: bool = False,
@@ -67,13 +72,13 @@ class Repeat(FlowBijector):
     ):
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        is_template = isinstance(step, tfb.Bijector)
+        is_template = isinstance(bijector, tfb.Bijector)
         if stacked is not None:
-            self._stack = Stack(step if is_template else step(), stacked, f"{name}_steps")
+            self._stack = Stack(bijector if is_template else bijector(), stacked, f"{name}_steps")
         elif is_template:
-            self._stack = Stack.like(step, count, f"{name}_steps")
+            self._stack = Stack.like(bijector, count, f"{name}_steps")
         else:
-            self._stack = Stack.of(step, count, f"{name}_steps")
+            self._stack = Stack.of(bijector, count, f"{name}_steps")
         template = self._stack.template
         template = template if isinstance(template, FlowBijector) else Chain([template])
         self._step = self._no_dependency(template)
@@ -87,7 +92,7 @@ class Repeat(FlowBijector):
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
             parameters={
-                "step": self._stack.template,
+                "bijector": self._stack.template,
                 "count": count,
                 "reversible": reversible,
                 "unroll": unroll,
@@ -107,7 +112,7 @@ class Repeat(FlowBijector):
     }
 
     @property
-    def step(self) -> tfb.Bijector:
+    def bijector(self) -> tfb.Bijector:
         """One step as a template: its shapes count, its values do not."""
         return self._stack.template
 
@@ -116,11 +121,13 @@ class Repeat(FlowBijector):
         """How many steps there are."""
         return self._count
 
-    def _starts(self):
+    def _init_states(self):
         stacked = {id(own): variable for own, variable in self._stack.pairs}
         template = (self._step, *self._step.submodules)
-        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._starts()]
-        return [Start(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts]
+        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._init_states()]
+        return [
+            InitState(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts
+        ]
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)
@@ -154,7 +161,7 @@ class Repeat(FlowBijector):
         def body(n, value, log_det, penalty, after):
             i = self._count - 1 - n if forward else n
             slices = [a.read(i) for a in arrays]
-            with self._stack.at(slices) as assigned, noise_at(i), summed_penalties(penalty) as end:
+            with self._stack.at(slices) as assigned, at_index(i), summing_penalties(penalty) as end:
                 out, more = both(value, ndims, context)
             updated = [stacked[p].name for p in assigned if stacked[p].dtype.is_floating]
             if updated:
@@ -167,14 +174,14 @@ class Repeat(FlowBijector):
             after = [
                 a.write(i, assigned.get(p, slices[p])) for a, p in zip(after, states, strict=True)
             ]
-            return n + 1, self._kept_shape(out, value), _like(log_det + more, log_det), end(), after
+            return n + 1, self._kept_shape(out, value), like(log_det + more, log_det), end(), after
 
         log_det = tf.zeros(tf.shape(value)[: value.shape.rank - ndims], value.dtype)
         log_det = tf.ensure_shape(log_det, value.shape[: value.shape.rank - ndims])
-        penalty = tf.zeros_like(log_det) if penalties_wanted() else ()
+        penalty = tf.zeros_like(log_det) if current().collects_penalties else ()
         after = [self._loop.array(stacked[p]) for p in states]
         out, log_det, penalty, after = self._loop.run(body, value, log_det, penalty, after)
-        if penalties_wanted():
+        if current().collects_penalties:
             add_penalty(penalty)
         for place, array in zip(states, after, strict=True):
             if place in moved_on:  # such as the state of a random generator
@@ -196,7 +203,7 @@ class Repeat(FlowBijector):
             sources = [slices[p] for p in trained] + extra
             with tf.control_dependencies([d_value]):  # not before its gradient is here
                 value = tf.identity(value)
-            with self._stack.at(slices), noise_at(i):
+            with self._stack.at(slices), at_index(i):
                 before, d_before, d_sources = self._step._recompute(
                     value, d_value, d_log_det, ndims, sources, context, forward
                 )
@@ -206,7 +213,7 @@ class Repeat(FlowBijector):
             ]
             gradients = [g.write(i, d) for g, d in zip(gradients, found, strict=False)]
             d_extra = add_gradients(d_extra, found[len(trained) :])
-            return n + 1, _like(before, value), _like(d_before, value), d_extra, gradients
+            return n + 1, like(before, value), like(d_before, value), d_extra, gradients
 
         d_extra = [tf.zeros_like(e) for e in extra]
         value, d_value, d_extra, gradients = self._loop.run(body, out, d_out, d_extra, gradients)
@@ -259,7 +266,7 @@ class Repeat(FlowBijector):
         if not tf.executing_eagerly():
             return self._visited_step(i, y, context, measure)
         # Eager reads would see the template's own variables.
-        arguments = (i, y, context, measure, settings_version())
+        arguments = (i, y, context, measure, current().key)
         return self._traced_visit.get_concrete_function(*arguments)(*arguments)
 
     def _visited_step(self, i, y, context, measure, _=None):
@@ -285,7 +292,7 @@ class Repeat(FlowBijector):
                 f"A repeated step must keep the shape of its event: it maps {value.shape} to "
                 f"{out.shape}."
             )
-        return _like(out, value)
+        return like(out, value)
 
     def _describe(self):
         return f"{self._count} x {self._step!r}"
@@ -295,10 +302,3 @@ def _indexed(path: str, i: int) -> str:
     """The path of a layer of step `i`: ends in `[i]`, and in nested repeats in `[i][j]`."""
     path, bracket, inner = path.partition("[")
     return f"{path}[{i}]{bracket}{inner}"
-
-
-def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """A loop's variables keep their static shapes."""
-    if tensor.shape.as_list() == other.shape.as_list():
-        return tensor
-    return tf.ensure_shape(tensor, other.shape)

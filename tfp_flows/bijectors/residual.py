@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.core.evaluation import holding, noise_seed
+from tfp_flows.core.evaluation import noise_seed, sharing
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.solvers.fixed_point import fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
@@ -35,9 +35,10 @@ class Residual(FlowBijector):
         to report is the mean over many examples or draws.
       seed: of the estimate. None draws anew in each call, which training needs. With a number
         every call repeats the draws, so that both directions agree: for evaluation.
-      exact_terms: terms of the series that are never left out.
-      continuation: probability of one more term after them. The estimate's variance is finite
-        where this is above the square of the Lipschitz constant.
+      n_exact_terms: terms of the power series that every estimate includes.
+      geom_p: the number of terms after them is geometric: after each term, the probability that
+        it is the last one. The estimate's variance is finite where `1 - geom_p` is above the
+        square of the Lipschitz constant.
       tolerance: sampling stops when no example moves by more in one step, relative to its
         largest entry (at least 1). 32 times the rounding error of the dtype if None.
       max_steps: of the iteration.
@@ -63,8 +64,8 @@ class Residual(FlowBijector):
         conditioner: Any,
         log_det: str = "exact",
         seed: int | None = None,
-        exact_terms: int = 4,
-        continuation: float = 0.85,
+        n_exact_terms: int = 4,
+        geom_p: float = 0.15,
         tolerance: float | None = None,
         max_steps: int = 1000,
         name: str = "residual",
@@ -72,14 +73,15 @@ class Residual(FlowBijector):
         parameters = dict(locals())
         if log_det not in _LOG_DETS:
             raise ValueError(f"log_det must be one of {_LOG_DETS}, got {log_det!r}.")
-        if exact_terms < 1 or max_steps < 1:
+        if n_exact_terms < 1 or max_steps < 1:
             raise ValueError(
-                f"exact_terms and max_steps must be 1 or more, got {exact_terms} and {max_steps}."
+                f"n_exact_terms and max_steps must be 1 or more, got {n_exact_terms} and "
+                f"{max_steps}."
             )
-        if not 0 < continuation < 1:
+        if not 0 < geom_p < 1:
             raise ValueError(
-                f"continuation is a probability between 0 and 1, got {continuation!r}. Give more "
-                "than the square of the conditioner's Lipschitz constant."
+                f"geom_p must be between 0 and 1, got {geom_p!r}. The variance is finite where "
+                "1 - geom_p is above the square of the conditioner's Lipschitz constant."
             )
         if tolerance is not None and not tolerance > 0:
             raise ValueError(f"tolerance must be above 0, got {tolerance!r}.")
@@ -87,8 +89,8 @@ class Residual(FlowBijector):
         self._network = Network(conditioner, name=f"{name}_conditioner")
         self._log_det_kind = log_det
         self._seed = seed
-        self._exact_terms = int(exact_terms)
-        self._continuation = float(continuation)
+        self._n_exact_terms = int(n_exact_terms)
+        self._geom_p = float(geom_p)
         self._tolerance = tolerance
         self._max_steps = int(max_steps)
 
@@ -103,7 +105,7 @@ class Residual(FlowBijector):
             change, log_det = exact_log_det(network, y)
         else:
             change, log_det = unbiased_log_det(
-                network, y, noise_seed(self, self._seed), self._exact_terms, self._continuation
+                network, y, noise_seed(self, self._seed), self._n_exact_terms, self._geom_p
             )
         return y + change, log_det
 
@@ -113,7 +115,7 @@ class Residual(FlowBijector):
         settings = (tolerance, self._max_steps, self.name)
 
         def search(x):
-            with holding():  # the first evaluation is outside of the loop
+            with sharing():  # the first evaluation is outside of the loop
                 return fixed_point(lambda y: x - network(y), x - network(x), *settings)
 
         y = implicit_inverse(

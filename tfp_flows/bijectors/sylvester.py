@@ -36,8 +36,8 @@ class Sylvester(Amortized):
       conditioner: as for `Planar`, with `rank * (features + rank + 2)` outputs.
       seed: of `Q`; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
-      raw: variable to use in place of a new one: the vectors of the reflections; a matrix, row by
-        row, with `R` above its diagonal, `R~` transposed below, and on it what `m` maps to
+      params: variable to use in place of a new one: the vectors of the reflections; a matrix, row
+        by row, with `R` above its diagonal, `R~` transposed below, and on it what `m` maps to
         `r_ii r~_ii`; the logarithms of `r~_ii`; and `b`.
       name: name of the bijector.
 
@@ -46,7 +46,7 @@ class Sylvester(Amortized):
 
     Example:
       >>> sylvester = Sylvester(3, rank=2, seed=0)
-      >>> _ = sylvester.raw.assign_add(tf.ones_like(sylvester.raw))
+      >>> _ = sylvester.params.assign_add(tf.ones_like(sylvester.params))
       >>> y = sylvester.forward([[1.0, 2.0, 3.0]])
       >>> np.round(sylvester.inverse(tf.identity(y)), 4)
       array([[1., 2., 3.]], dtype=float32)
@@ -59,14 +59,14 @@ class Sylvester(Amortized):
         conditioner: Any = None,
         seed: int | None = None,
         dtype: tf.DType = tf.float32,
-        raw: tf.Variable | None = None,
+        params: tf.Variable | None = None,
         name: str = "sylvester",
     ):
         parameters = dict(locals())
         if not 1 <= rank <= features:
             raise ValueError(f"rank must lie in 1 ... {features}, the features, got {rank}.")
         self._rank = int(rank)
-        super().__init__(features, conditioner, seed, dtype, raw, parameters, name)
+        super().__init__(features, conditioner, seed, dtype, params, parameters, name)
 
     def _start(self, random):
         vectors = random.normal(size=self._rank * self._features)

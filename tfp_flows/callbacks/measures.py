@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import AffineCoupling, Chain, MaskedAutoregressive
+from tfp_flows.bijectors import Chain
 from tfp_flows.core import FlowBijector, variable_paths
 from tfp_flows.core.layers import layers_of, visit_layers
 from tfp_flows.distributions import Dequantized
@@ -75,35 +75,12 @@ def _measure(b: tfb.Bijector, y: tf.Tensor, context) -> tuple[tf.Tensor, dict[st
         measures["round_trip"] = tf.reduce_max(tf.abs(back - y)) / largest
     except NotImplementedError:
         pass
-    of_layer = layer.diagnostics(y, context) | _saturation_of(b, y, context)
+    of_layer = layer.diagnostics(y, context)
     per_entry = log_det / math.prod(y.shape[1:])
     per_entry -= tf.cast(of_layer.pop("unit_log_det", 0.0), log_det.dtype)
     measures["log_det_min"] = tf.reduce_min(per_entry)
     measures["log_det_max"] = tf.reduce_max(per_entry)
     return x, measures | of_layer
-
-
-# TODO(merge): goes with `diagnostics` of Coupling and MaskedAutoregressive, and the two imports.
-def _saturation_of(b: tfb.Bijector, y: tf.Tensor, context) -> dict[str, tf.Tensor]:
-    """The share of scales where the slope of the scale map is under a hundredth of that at 0."""
-    if isinstance(b, AffineCoupling):
-        parts, kept, changed = b._split(y)
-        _, raw = b._condition(parts, kept, changed, context)
-        used = parts.trim(tf.ones_like(raw))
-    elif isinstance(b, MaskedAutoregressive):
-        raw = b._condition(y, context)[..., 1]
-        used = tf.ones_like(raw)
-    else:
-        return {}
-
-    def slope(raw):
-        with tf.GradientTape() as tape:
-            tape.watch(raw)
-            log_scale = b._scale_map(raw)
-        return tf.abs(tape.gradient(log_scale, raw, unconnected_gradients="zero"))
-
-    flat = slope(raw) < 0.01 * slope(tf.zeros([], raw.dtype))
-    return {"saturation": tf.reduce_sum(tf.cast(flat, raw.dtype) * used) / tf.reduce_sum(used)}
 
 
 def _bijectors(flow: tfd.Distribution, x: tf.Tensor, context) -> Iterator[tuple]:

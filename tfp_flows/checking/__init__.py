@@ -1,4 +1,4 @@
-"""A public checker for bijectors, ours and users' own."""
+"""`check_bijector`, a checker for any bijector, also for those of users."""
 
 from tfp_flows.checking.check import BijectorFault, Report, check_bijector
 

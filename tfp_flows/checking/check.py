@@ -1,4 +1,4 @@
-"""`check_bijector`: runs every check, and tells of every fault, not of the first alone."""
+"""`check_bijector`: runs every check, and reports every fault."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ CHECKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `check_bijector` found: `{check: faults}`, with no faults where all is well."""
+    """What `check_bijector` found.
+
+    Attributes:
+      name: name of the bijector.
+      found: `{check: faults}`, with an empty list for a check that passed.
+    """
 
     name: str
     found: dict[str, list[str]]
 
     @property
     def faults(self) -> list[str]:
-        """Every fault, as `check: what is wrong`."""
+        """All faults, as `check: fault`."""
         return [f"{check}: {fault}" for check, many in self.found.items() for fault in many]
 
     def __str__(self) -> str:
@@ -51,7 +56,7 @@ class Report:
 
 
 class BijectorFault(AssertionError):
-    """A bijector breaks the contract; `.report` has the whole story."""
+    """A bijector fails a check; `.report` is the whole `Report`."""
 
     def __init__(self, report: Report):
         super().__init__(str(report))
@@ -61,34 +66,34 @@ class BijectorFault(AssertionError):
 def check_bijector(
     bijector: tfb.Bijector, x, context=None, rtol: float | None = None, xla: bool = False
 ) -> Report:
-    """Holds a bijector against all that TFP's protocol promises.
+    """Checks all that TFP's protocol promises of a bijector.
 
-    Checked are: shapes, dtypes, the round trip both ways with TFP's cache put out of play, both
-    log-dets against the autodiff Jacobian, a Jacobian that is declared constant, log-dets for
-    higher event ranks, independence of the examples of a batch (none, one, two batch dimensions),
-    agreement of eager mode and `tf.function`, a finite gradient for the input and every variable,
-    gradients against differences of values, variables that are read but not tracked, and values
-    that outlive an update of the variables: on the same tensors, and anything that the bijector
-    computed from the old values and kept. Variables are as before afterwards.
+    The checks are: shapes; dtypes; the round trip in both directions, without TFP's cache; both
+    log-dets against the autodiff Jacobian; a Jacobian that is declared constant; log-dets for
+    higher event ranks; independence of the examples of a batch (with no, one and two batch
+    dimensions); agreement of eager mode and `tf.function`; a finite gradient for the input and
+    every variable; gradients against finite differences; variables that are read but not tracked;
+    and stale values after an update of the variables, on the same tensors and in what the bijector
+    itself stores. Variables have their old values afterwards.
 
     Args:
       bijector: any injective `tfb.Bijector` that keeps the size of its event.
-      x: latents to try, `[batch, *event]`, of the usual size of your data; with two examples or
-        more it shows whether they are independent of each other. The Jacobian has
-        `size(event)^2` entries, so keep events small.
+      x: latents, `[batch, *event]`, of the usual size of your data; two examples or more show
+        whether they are independent of each other. The Jacobian has `size(event)^2` entries, so
+        keep events small.
       context: passed as `context=`, unless None: `[batch, width]`, one for each example.
-      rtol: tolerance, relative to the largest value compared (at least 1). The square root of
-        the machine epsilon if None: 3.5e-4 in float32, 1.5e-8 in float64; rounding passes,
-        also where the bijector is ill-conditioned up to some thousands, and mistakes do not.
-        Gradients are compared at 10 times as much.
-      xla: also compile with XLA, and compare.
+      rtol: tolerance, relative to the largest value compared (at least 1). None: the square root of
+        the machine epsilon, 3.5e-4 in float32 and 1.5e-8 in float64, which rounding meets even
+        with condition numbers of some thousands, and mistakes do not. Gradients are compared with
+        10 times the tolerance.
+      xla: whether to compare with a version compiled by XLA too.
 
     Returns:
       A `Report`; print it.
 
     Raises:
-      BijectorFault: faults were found; it has the same report, and its message lists them all.
-      ValueError: `x` does not suit the bijector.
+      BijectorFault: if there are faults; it has the same report, and its message lists them all.
+      ValueError: if `bijector` is not an injective bijector, or `x` does not suit it.
 
     Example:
       >>> report = check_bijector(tfb.Exp(), tf.constant([0.1, -2.0]))
@@ -98,20 +103,20 @@ def check_bijector(
     if not isinstance(bijector, tfb.Bijector) or not private.is_injective(bijector):
         raise ValueError(f"check_bijector takes an injective tfb.Bijector, got {bijector!r}.")
     x = tf.convert_to_tensor(x)
-    least = bijector.forward_min_event_ndims
-    if not x.dtype.is_floating or x.shape.rank < least or 0 in x.shape:
+    min_ndims = bijector.forward_min_event_ndims
+    if not x.dtype.is_floating or x.shape.rank < min_ndims or 0 in x.shape:
         raise ValueError(
-            f"check_bijector needs floating-point x of shape (n, *event) with {least} event "
+            f"check_bijector needs floating-point x of shape (n, *event) with {min_ndims} event "
             f"dimension(s) and n of 1 or more, got {x.dtype.name} of shape {x.shape}."
         )
-    x = x[tf.newaxis] if x.shape.rank == least else x
+    x = x[tf.newaxis] if x.shape.rank == min_ndims else x
     rtol = float(np.sqrt(np.finfo(x.dtype.as_numpy_dtype).eps)) if rtol is None else rtol
     subject = Subject(bijector, x, context, rtol, xla)
     found = {}
     for name, check in CHECKS:
         try:
             found[name] = list(check(subject))
-        except Exception as error:  # any error a bijector raises is a fault of it
+        except Exception as error:  # any error that a bijector raises is a fault
             first_line = str(error).strip().splitlines()[:1]
             found[name] = [f"raised {type(error).__name__}: {' '.join(first_line)}"]
     report = Report(getattr(bijector, "name", type(bijector).__name__), found)

@@ -1,9 +1,9 @@
-"""One function a check: each yields what is wrong, in words."""
+"""The checks, one function each, which yields a sentence for every fault."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -13,18 +13,18 @@ from tfp_flows.core.variables import UntrackedVariableError, validate_tracked
 
 
 def shapes(s: Subject) -> Iterator[str]:
-    """Values have the shapes that the shape methods promise."""
+    """Values have the shapes that the shape methods return."""
     b = s.bijector
     x_event = s.x.shape[s.x.shape.rank - s.x_ndims :]
     y_event = s.y.shape[s.y.shape.rank - s.y_ndims :]
     batch = s.x.shape[: s.x.shape.rank - s.x_ndims]
     if s.y.shape[: s.y.shape.rank - s.y_ndims] != batch:
         yield f"forward turns batch shape {batch} into {s.y.shape[: s.y.shape.rank - s.y_ndims]}"
-    promised = {
+    returned = {
         "forward_event_shape": (b.forward_event_shape(x_event), y_event),
         "inverse_event_shape": (b.inverse_event_shape(y_event), x_event),
     }
-    for name, (found, expected) in promised.items():
+    for name, (found, expected) in returned.items():
         if not found.is_compatible_with(expected):
             yield f"{name} says {found}, the values have {expected}"
         tensor = getattr(b, f"{name}_tensor")(x_event if name.startswith("forward") else y_event)
@@ -38,7 +38,7 @@ def shapes(s: Subject) -> Iterator[str]:
 
 
 def dtype(s: Subject) -> Iterator[str]:
-    """Every result has the dtype of the argument."""
+    """Results have the dtype of the argument."""
     for name, argument in s.arguments().items():
         found = s.methods[name](fresh(argument)).dtype
         if found != s.x.dtype:
@@ -46,7 +46,7 @@ def dtype(s: Subject) -> Iterator[str]:
 
 
 def round_trip(s: Subject) -> Iterator[str]:
-    """Each direction undoes the other, without any cache."""
+    """Each direction inverts the other, without any cache."""
     x = s.methods["inverse"](fresh(s.y))
     yield from s.differences("inverse(forward(x)) - x", x, s.x)
     y = s.methods["forward"](fresh(x))
@@ -87,7 +87,7 @@ def constant_jacobian(s: Subject) -> Iterator[str]:
 
 
 def event_ranks(s: Subject) -> Iterator[str]:
-    """One event dimension more sums the log-det over it."""
+    """With one more event dimension, the log-det is summed over it."""
     for direction, ndims in (("forward", s.x_ndims), ("inverse", s.y_ndims)):
         name = f"{direction}_log_det_jacobian"
         argument, method = s.arguments()[name], getattr(s.bijector, name)
@@ -114,7 +114,7 @@ def batch(s: Subject) -> Iterator[str]:
 
 
 def traced(s: Subject) -> Iterator[str]:
-    """`tf.function` (and XLA, if asked for) agree with eager mode, at unknown batch size."""
+    """`tf.function` (and XLA, if requested) agrees with eager mode, with an unknown batch size."""
     for direction in ("forward", "inverse"):
         names = (direction, f"{direction}_log_det_jacobian")
         value, log_det = (s.methods[name] for name in names)
@@ -129,12 +129,12 @@ def traced(s: Subject) -> Iterator[str]:
                 )
 
 
-def _pair(value, log_det):
+def _pair(value: Callable, log_det: Callable) -> Callable:
     return lambda tensor: (value(tensor), log_det(tensor))
 
 
 def untracked(s: Subject) -> Iterator[str]:
-    """Every trainable variable that is read is among `trainable_variables`."""
+    """All trainable variables that are read are among `trainable_variables`."""
     try:
         with validate_tracked(s.bijector):
             for name, argument in s.arguments().items():
@@ -157,7 +157,7 @@ def stale(s: Subject) -> Iterator[str]:
             yield from s.differences(
                 f"{name} on the same tensor after an update", s.methods[name](argument), expected
             )
-        # What a bijector computed from the old values and kept for itself shows here.
+        # Shows what a bijector has computed from the old values and stored.
         updated = dataclasses.replace(s)
         for check in (round_trip, forward_log_det, inverse_log_det) if variables else ():
             for fault in check(updated):
@@ -165,4 +165,4 @@ def stale(s: Subject) -> Iterator[str]:
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-        del held  # what a user keeps alive keeps TFP's cache alive
+        del held  # until here, as in a user's code: it keeps TFP's cache alive

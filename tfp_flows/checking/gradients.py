@@ -1,47 +1,52 @@
-"""Gradients of values and log-dets: they exist, are finite, and agree with differences."""
+"""Gradients of values and log-dets: they exist, are finite, and agree with finite differences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_flows.checking.subject import Subject, fresh
 
-_LOOSER = 10.0  # how much less exact a gradient may be than a value
-_STEPS = (1.0, 1 / 16, 1 / 64, 16.0)  # times the usual step: one may meet a kink, another rounding
+_TOLERANCE = 10.0  # of a gradient, times that of a value
+_STEPS = (1.0, 1 / 16, 1 / 64, 16.0)  # times the usual step: some meet a kink, others rounding
 
 
 def gradients(s: Subject) -> Iterator[str]:
-    """The input and every variable get a finite gradient, which differences confirm."""
+    """The input and every variable get a finite gradient that agrees with finite differences."""
     unreached = {id(v): v.name for v in s.bijector.trainable_variables}
     for direction in ("forward", "inverse"):
-        probe = Probe(s, direction)
-        found = list(zip(probe.sources, probe.names, probe.gradients, strict=True))
+        check = GradientCheck(s, direction)
+        found = list(zip(check.sources, check.names, check.gradients, strict=True))
         for source, _, gradient in found:
             if gradient is not None:  # one direction may not need all variables
                 unreached.pop(id(source), None)
-        if probe.gradients[0] is None:
-            yield f"{direction}: no gradient for {probe.names[0]}"
+        if check.gradients[0] is None:
+            yield f"{direction}: no gradient for {check.names[0]}"
         infinite = [n for _, n, g in found if g is not None and not np.isfinite(g).all()]
         for name in infinite:
             yield f"{direction}: the gradient for {name} is not finite"
         if not infinite:
-            yield from (f"{direction}: {fault}" for fault in probe.wrong_gradients())
+            yield from (f"{direction}: {fault}" for fault in check.wrong_gradients())
     for name in unreached.values():
         yield f"no gradient for {name}"
 
 
-class Probe:
-    """A random linear function of one direction's value and log-det.
+class GradientCheck:
+    """Gradients of a random linear function of one direction's value and log-det.
 
-    Its gradient along a random direction is compared with differences. The linear function is
-    summed in float64, so that only the bijector's own rounding enters.
+    The derivative along a random direction is compared with finite differences. The linear function
+    is summed in float64, so that the only rounding is the bijector's own.
 
     Args:
-      s: the bijector and where to try it.
+      s: the bijector under test.
       direction: `"forward"` or `"inverse"`.
+
+    Attributes:
+      sources, names, gradients: what gradients are taken with respect to: the input, the context,
+        and the trainable variables.
     """
 
     def __init__(self, s: Subject, direction: str):
@@ -75,13 +80,13 @@ class Probe:
         return tf.add_n([tf.reduce_sum(r * w) for r, w in zip(results, self._weights, strict=True)])
 
     def wrong_gradients(self) -> Iterator[str]:
-        """Compares all gradients at once, and one by one where that fails."""
+        """Compares all gradients together, and one by one if that fails."""
         everything = range(len(self.names))
         try:
             if self._agrees(everything):
                 return
             wrong = [i for i in everything if not self._agrees([i])]
-            for i in wrong:  # none, where all of them together met a kink that is near
+            for i in wrong:  # none, if only all of them together met a kink
                 slope, differences = self._slope([i]), self._differences([i], _STEPS[0])
                 yield (
                     f"the gradient for {self.names[i]} gives a slope of {slope:.6g} along a random "
@@ -92,17 +97,17 @@ class Probe:
 
     def _agrees(self, moved: Sequence[int]) -> bool:
         slope = self._slope(moved)
-        close = _LOOSER * self._s.rtol * max(self._scale, abs(slope))
+        close = _TOLERANCE * self._s.rtol * max(self._scale, abs(slope))
         return any(abs(self._differences(moved, step) - slope) <= close for step in _STEPS)
 
     def _slope(self, moved: Sequence[int]) -> float:
-        """The derivative along the direction, by the gradients; None counts as zero."""
+        """The derivative along the direction by the gradients, where None counts as zero."""
         known = [i for i in moved if self.gradients[i] is not None]
         return sum(float(np.sum(self.gradients[i] * self._moves[i])) for i in known)
 
     def _differences(self, moved: Sequence[int], step: float) -> float:
-        """The same by a central difference."""
-        # Values are exact to about rtol^2: rounding then costs as much as curvature.
+        """The derivative along the direction by a central difference."""
+        # Values are exact to about rtol^2, so that rounding and curvature cost the same.
         step = step * self._s.rtol ** (2 / 3)
         return (self._at(moved, step) - self._at(moved, -step)) / (2 * step)
 
@@ -114,8 +119,8 @@ class Probe:
         self._assign(point)
         return float(self._total(point[: len(point) - len(self._variables)]))
 
-    def _assign(self, point: Sequence) -> None:
-        """Gives the variables, which are last among the sources, their values."""
+    def _assign(self, point: Sequence[Any]) -> None:
+        """Assigns the variables, which are the last of the sources."""
         for source, value in zip(self.sources, point, strict=True):
             if isinstance(source, tf.Variable):
                 source.assign(value)

@@ -1,4 +1,4 @@
-"""The bijector under examination, and ways to look at it past TFP's caches."""
+"""The bijector under test, and how to evaluate it without TFP's caches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,15 @@ tfb = tfp.bijectors
 
 @dataclasses.dataclass
 class Subject:
-    """A bijector, latents to try it on, and how closely to look."""
+    """A bijector under test.
+
+    Attributes:
+      bijector: the bijector.
+      x: latents, `[batch, *event]`.
+      context: `[batch, width]`, or None.
+      rtol: tolerance, relative to the largest value compared.
+      xla: whether to check a version compiled by XLA too.
+    """
 
     bijector: tfb.Bijector
     x: tf.Tensor
@@ -25,12 +34,13 @@ class Subject:
     xla: bool
 
     @property
-    def kwargs(self) -> dict:
+    def kwargs(self) -> dict[str, tf.Tensor]:
+        """Further arguments of the bijector's methods."""
         return {} if self.context is None else {"context": self.context}
 
     @property
     def methods(self) -> dict[str, Callable]:
-        """The four public methods, each with the rank of its argument's events filled in."""
+        """The four public methods, as functions of one tensor."""
         b = self.bijector
         return {
             "forward": functools.partial(b.forward, **self.kwargs),
@@ -55,19 +65,19 @@ class Subject:
 
     @functools.cached_property
     def y(self) -> tf.Tensor:
-        """The data that belongs to `x`; no tensor that any cache has seen."""
+        """The data for `x`, in a tensor that no cache knows."""
         return fresh(self.methods["forward"](fresh(self.x)))
 
-    def with_context(self, context) -> Subject:
+    def with_context(self, context: tf.Tensor | None) -> Subject:
         """The same with another context."""
         return dataclasses.replace(self, context=context)
 
     def arguments(self) -> dict[str, tf.Tensor]:
-        """What each of the methods takes."""
+        """The argument of each method."""
         return {name: self.x if name.startswith("forward") else self.y for name in self.methods}
 
-    def differences(self, what: str, found, expected) -> Iterator[str]:
-        """Says how far `found` is from `expected`, if it is too far."""
+    def differences(self, what: str, found: Any, expected: Any) -> Iterator[str]:
+        """Yields a fault if `found` is not `expected`, within the tolerance."""
         found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
         try:
             found, expected = np.broadcast_arrays(found, expected)
@@ -83,9 +93,9 @@ class Subject:
             yield f"{what}: off by {gap:.3g} (values up to {scale:.3g}, tolerance {self.rtol:.1e})"
 
     def jacobian_log_det(self, name: str) -> np.ndarray | None:
-        """log|det J| of `forward` or `inverse` for each example, by autodiff, in float64.
+        """`log|det J|` of `forward` or `inverse` for each example, by autodiff, in float64.
 
-        None if the two sides of the bijector differ in size.
+        None if the events of the two sides differ in size.
         """
         argument, context = self.arguments()[name], self.context
         ndims = self.x_ndims if name == "forward" else self.y_ndims
@@ -113,5 +123,5 @@ def _repeated(tensor: tf.Tensor, times: int) -> tf.Tensor:
 
 
 def fresh(tensor: tf.Tensor) -> tf.Tensor:
-    """The same values in a tensor that no cache has seen."""
+    """The same values in a tensor that no cache knows."""
     return tf.identity(tensor)

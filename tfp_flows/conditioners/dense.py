@@ -1,4 +1,4 @@
-"""Dense networks, and the inputs that all networks of this package share."""
+"""Networks of dense and residual layers, and how networks take a context."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from tfp_flows.keras_engine import keras
 
 
-def input_of(shape: Sequence[int], dtype: Any):
+def input_of(shape: Sequence[int], dtype: Any) -> Any:
     """A symbolic input; under a policy such as `"mixed_bfloat16"` the layers cast it."""
-    plain = dtype if dtype is None or not str(dtype).startswith("mixed_") else None
-    return keras.layers.Input(tuple(shape), dtype=plain)
+    is_mixed = str(dtype).startswith("mixed_")
+    return keras.layers.Input(tuple(shape), dtype=None if is_mixed else dtype)
 
 
 def with_context(
@@ -28,54 +28,57 @@ def with_context(
     """A network `first`, `rest`, where features of a context are added between the two.
 
     Args:
-      first: a linear layer (and what goes with it), whose activation is in `rest`.
-      rest: the layers after it.
-      inputs: shape of the kept part.
-      context: shape of the context: `(k,)`; or for images `(h, w, c)`, with the height and width
-        of the kept part. The network is given it as a flat vector in any case. None: no context.
-      dtype: of the layers.
-      name: of the model.
+      first: layers that end linearly; their activation is in `rest`.
+      rest: the layers after them.
+      inputs: shape of the first input.
+      context: shape of the context: `(k,)`, or for images `(h, w, c)` with the height and width of
+        the first input. The network takes it as a flat vector in either case. None: no context.
+      dtype: dtype or dtype policy of the layers.
+      name: name of the model.
 
     Raises:
-      ValueError: a context that is neither a vector nor an image of the right size.
+      ValueError: if the context is neither a vector nor an image of the right size.
     """
-    kept = input_of(inputs, dtype)
+    first_input = input_of(inputs, dtype)
     if context is None:
-        return keras.Sequential([kept, *first, *rest], name=name)
-    x = kept
-    for layer in first:
+        return keras.Sequential([first_input, *first, *rest], name=name)
+    x = _applied(first, first_input)
+    context_inputs, x = add_context(x, context, dtype)
+    return keras.Model([first_input, *context_inputs], _applied(rest, x), name=name)
+
+
+def _applied(layers: Sequence[Any], x: Any) -> Any:
+    for layer in layers:
         x = layer(x)
-    given, x = add_context(x, context, dtype)
-    for layer in rest:
-        x = layer(x)
-    return keras.Model([kept, *given], x, name=name)
+    return x
 
 
-def add_context(x, context: int | Sequence[int] | None, dtype: Any) -> tuple[list, Any]:
-    """Adds features of a context to the symbolic `x`: `(the context's input, the sum)`.
+def add_context(x: Any, context: int | Sequence[int] | None, dtype: Any) -> tuple[list, Any]:
+    """Adds features of a context to the symbolic `x`.
 
-    Without a context there is no input, and `x` stays what it is.
+    Returns:
+      `([the context's input], the sum)`; without a context, `([], x)`.
     """
     if context is None:
         return [], x
     shape = (context,) if isinstance(context, int) else tuple(context)
-    given = input_of((math.prod(shape),), dtype)
-    features = _features(given, shape, x.shape[1:], dtype)
-    return [given], keras.layers.Add(dtype=dtype)([x, features])
+    context_input = input_of((math.prod(shape),), dtype)
+    features = _features(context_input, shape, x.shape[1:], dtype)
+    return [context_input], keras.layers.Add(dtype=dtype)([x, features])
 
 
-def _features(given, shape: tuple[int, ...], like: Sequence[int], dtype: Any):
-    """As many features of the context as `like` has in its last dimension, to add to it."""
+def _features(context: Any, shape: tuple[int, ...], like: Sequence[int], dtype: Any) -> Any:
+    """Features of a context, of a shape that can be added to one of shape `like`."""
     width = like[-1]
     if len(shape) == 1:
-        out = keras.layers.Dense(width, use_bias=False, dtype=dtype)(given)
+        out = keras.layers.Dense(width, use_bias=False, dtype=dtype)(context)
         return keras.layers.Reshape((1,) * (len(like) - 1) + (width,), dtype=dtype)(out)
     if len(shape) != 3 or shape[:2] != tuple(like[:2]):
         raise ValueError(
             f"A context is a vector, (k,), or for images one of their height and width, "
             f"({', '.join(map(str, like[:-1]))}, c): got {shape}."
         )
-    image = keras.layers.Reshape(shape, dtype=dtype)(given)
+    image = keras.layers.Reshape(shape, dtype=dtype)(context)
     return keras.layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=dtype)(image)
 
 
@@ -92,19 +95,19 @@ def mlp(
     """A multi-layer perceptron `[batch, inputs] -> [batch, outputs]`.
 
     Args:
-      inputs: entries of the kept part.
-      outputs: parameters wanted: 1 per transformed entry for an additive, 2 for an affine
+      inputs: size of the input: the number of entries in a coupling's identity part.
+      outputs: size of the output: 1 per transformed entry for an additive, 2 for an affine
         coupling.
       hidden: units of the hidden layers.
       activation: a Keras activation.
-      dropout: rate after each hidden layer, while training.
-      context: shape of the context, `(k,)`, that the network takes as its second input; None if
-        it takes none.
-      dtype: of the layers; Keras's own default if None.
-      name: of the model.
+      dropout: dropout rate after each hidden layer, while training.
+      context: shape of the context, `(k,)`, which becomes a second input, `[batch, k]`; None: the
+        network has one input.
+      dtype: dtype or dtype policy of the layers; None: Keras's default.
+      name: name of the model.
 
     Returns:
-      A built `keras.Model`.
+      A built `keras.Model`, whose last layer starts at zero.
 
     Example:
       >>> mlp(3, 6, hidden=(16,)).output_shape
@@ -116,15 +119,13 @@ def mlp(
         if dropout:
             layers.append(keras.layers.Dropout(dropout, dtype=dtype))
     layers.append(keras.layers.Dense(outputs, kernel_initializer="zeros", dtype=dtype))
-    kept = input_of((inputs,), dtype)
+    first_input = input_of((inputs,), dtype)
     if context is None:
-        return keras.Sequential([kept, *layers], name=name)
-    # Joined and not added to the first layer, whose sum with a bias TensorFlow fuses wrongly.
-    given = input_of((int(np.prod(context)),), dtype)
-    x = keras.layers.Concatenate(dtype=dtype)([kept, given])
-    for layer in layers:
-        x = layer(x)
-    return keras.Model([kept, given], x, name=name)
+        return keras.Sequential([first_input, *layers], name=name)
+    # Concatenated, not added after the first layer: TensorFlow fuses that sum with a bias wrongly.
+    context_input = input_of((int(np.prod(context)),), dtype)
+    x = keras.layers.Concatenate(dtype=dtype)([first_input, context_input])
+    return keras.Model([first_input, context_input], _applied(layers, x), name=name)
 
 
 def resnet(
@@ -144,55 +145,58 @@ def resnet(
     and weight normalisation, which small images do not need).
 
     Args:
-      inputs: shape of the kept part, `(height, width, channels)`.
-      outputs: parameters wanted in the last dimension.
+      inputs: shape of the input, `(height, width, channels)`.
+      outputs: channels of the output: the parameters of each position.
       hidden: filters of the residual blocks.
       blocks: number of blocks, of two 3x3 convolutions each.
       activation: a Keras activation.
-      dropout: rate inside each block, while training.
-      context: shape of the context that the network takes as its second input, always as a flat
-        vector: `(k,)`, or `(height, width, c)` for an image; None if it takes none.
-      dtype: of the layers; Keras's own default if None.
-      name: of the model.
+      dropout: dropout rate inside each block, while training.
+      context: shape of the context, `(k,)`, or `(height, width, c)` for an image, which becomes a
+        second input, a flat vector in either case; None: the network has one input.
+      dtype: dtype or dtype policy of the layers; None: Keras's default.
+      name: name of the model.
 
     Returns:
-      A built `keras.Model`.
+      A built `keras.Model`, whose last layer starts at zero.
+
+    Raises:
+      ValueError: if the context is neither a vector nor an image of the input's size.
 
     Example:
       >>> resnet((4, 4, 2), 4, hidden=8).output_shape
       (None, 4, 4, 4)
     """
 
-    def convolve(x, filters, initializer="glorot_uniform"):
+    def convolve(x: Any, filters: int, initializer: str = "glorot_uniform") -> Any:
         return keras.layers.Conv2D(
             filters, 3, padding="same", kernel_initializer=initializer, dtype=dtype
         )(x)
 
-    def activate(x):
+    def activate(x: Any) -> Any:
         return keras.layers.Activation(activation, dtype=dtype)(x)
 
     image = input_of(inputs, dtype)
-    given, x = add_context(convolve(image, hidden), context, dtype)
+    context_inputs, x = add_context(convolve(image, hidden), context, dtype)
     for _ in range(blocks):
         shortcut = x
         x = activate(convolve(activate(x), hidden))
         if dropout:
             x = keras.layers.Dropout(dropout, dtype=dtype)(x)
         x = keras.layers.Add(dtype=dtype)([shortcut, convolve(x, hidden)])
-    return keras.Model(
-        [image, *given] if given else image, convolve(activate(x), outputs, "zeros"), name=name
-    )
+    inputs = [image, *context_inputs] if context_inputs else image
+    return keras.Model(inputs, convolve(activate(x), outputs, "zeros"), name=name)
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
 class LabelEmbedding(keras.layers.Embedding):
-    """`keras.layers.Embedding` that has its vectors from the start: `[...] -> [..., width]`.
+    """A built `keras.layers.Embedding`: labels `[...]` to vectors `[..., output_dim]`.
 
     Args:
-      input_dim: how many classes; labels are `0 ... input_dim - 1`.
-      output_dim: width of a class's vector.
-      embeddings_initializer: standard normal, if not given, so that classes differ at once.
-      **kwargs: as for any Keras layer.
+      input_dim: number of classes; labels are `0 ... input_dim - 1`.
+      output_dim: size of a class's vector.
+      embeddings_initializer: a Keras initializer; standard normal by default, so that classes
+        differ from the start.
+      **kwargs: arguments of a Keras layer.
 
     Example:
       >>> LabelEmbedding(10, 4)(np.array([0, 9])).shape
@@ -211,6 +215,6 @@ class LabelEmbedding(keras.layers.Embedding):
         super().__init__(input_dim, output_dim, embeddings_initializer, **kwargs)
         self.build((None,))
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         if not self.built:
             super().build(input_shape)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.conditioners.dense import with_context
-from tfp_flows.core.evaluation import held
+from tfp_flows.core.evaluation import shared
 from tfp_flows.keras_engine import keras
 
 _SQUARINGS = 5  # the bound is then at most n^(1/128) times the norm: 4 % too much for 128 units
@@ -106,7 +106,7 @@ class SpectralDense(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        kernel = held(self, self._scaled_kernel)
+        kernel = shared(self, self._scaled_kernel)
         return tf.matmul(inputs, kernel) + tf.convert_to_tensor(self.bias)
 
     def _scaled_kernel(self):

@@ -10,13 +10,13 @@ from tfp_flows.conditioners.dense import input_of
 from tfp_flows.keras_engine import keras
 
 
-def drift(
+def vector_field(
     event_size: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "softplus",
     context: int | Sequence[int] | None = None,
     dtype: Any = None,
-    name: str = "drift",
+    name: str = "vector_field",
 ) -> keras.Model:
     r"""The velocity of a vector at a time, for `fb.ContinuousFlow`.
 
@@ -41,7 +41,7 @@ def drift(
       A built `keras.Model` of two inputs, `[n, event_size]` and `[n, 1 + k]`, the time first.
 
     Example:
-      >>> net = drift(3, hidden=(16,), context=2)
+      >>> net = vector_field(3, hidden=(16,), context=2)
       >>> [tuple(i.shape) for i in net.inputs], tuple(net.output_shape)
       ([(None, 3), (None, 3)], (None, 3))
     """

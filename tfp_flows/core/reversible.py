@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.evaluation import current_noise, noise_from
+from tfp_flows.core.evaluation import current, evaluating
 from tfp_flows.core.substitution import substituted
 
 Results = list[tf.Tensor]
@@ -46,7 +46,7 @@ def differentiable_once(function: Callable[..., Results], message: str, *sources
     return run(*map(tf.identity, sources))
 
 
-Evaluation = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
+Evaluate = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
 
 NO_SECOND = (
     "Training by inversion gives first derivatives alone. For second ones make the flow with "
@@ -107,7 +107,7 @@ def add_gradients(totals: list, more: Sequence[tf.Tensor | None]) -> list:
 
 
 def with_recomputed_gradient(
-    evaluate: Evaluation,
+    evaluate: Evaluate,
     recompute_inputs: Callable,
     variables: Sequence[tf.Variable],
     value: tf.Tensor,
@@ -135,7 +135,7 @@ def with_recomputed_gradient(
     others = [v for v in variables if not (v.trainable and v.dtype.is_floating)]
     fixed = [tf.convert_to_tensor(v) for v in others]
 
-    noise = current_noise()  # as of now, not when the gradient is wanted
+    repeated = current().repeated()  # as of now, not when the gradient is wanted
 
     @tf.custom_gradient
     def run(value, *sources):
@@ -155,7 +155,7 @@ def with_recomputed_gradient(
             others[place - len(trained)].assign(new)
 
         def rebuilt(d_out, d_log_det, *_):
-            with substituted([*trained, *others], tensors), noise_from(noise):
+            with substituted([*trained, *others], tensors), evaluating(**repeated):
                 _, d_value, d_sources = recompute_inputs(out, d_out, d_log_det, sources, context)
             known = zip(sources, d_sources, strict=True)
             return [d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)]

@@ -1,10 +1,36 @@
-"""Tensors whose number of batch dimensions is known only when they are computed."""
+"""Shapes of events and batches: checked, kept, flattened and restored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+
+def check_event_shape(name: str, expected: Sequence[int | None], tensor: tf.Tensor) -> None:
+    """Compares the last dimensions of a tensor with the event shape that a bijector was made for.
+
+    Args:
+      name: of the bijector, for the message.
+      expected: the event shape.
+      tensor: `[..., *event]`, of known rank.
+
+    Raises:
+      ValueError: if they differ.
+    """
+    expected = tf.TensorShape(expected)
+    if not tensor.shape[tensor.shape.rank - expected.rank :].is_compatible_with(expected):
+        raise ValueError(
+            f"{name} was made for {tuple(expected)} in the last dimension(s), got a tensor of "
+            f"shape {tensor.shape}."
+        )
+
+
+def like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """`tensor` with the static shape of `other`, as variables of a loop need it."""
+    if tensor.shape == other.shape:
+        return tensor
+    return tf.ensure_shape(tensor, other.shape)
 
 
 def flat_batch(

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from tfp_flows.core import private
+from tfp_flows.core.evaluation import current, evaluating
 from tfp_flows.core.variables import UntrackedVariableError, components
 
-_LOCK = threading.RLock()  # one thread at a time gives values
-_LOCAL = threading.local()  # which one: for the others the variables are as ever
+# One thread at a time gives values; for the others the variables are as ever.
+_LOCK = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def substituted(
     assigned: dict[int, tf.Tensor] = {}
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
-    with _LOCK, _here(), contextlib.ExitStack() as undo:
+    with _LOCK, evaluating(substituting=True), contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
             _substitute(place, variable, tensor, assigned, undo)
         yield assigned
@@ -66,21 +67,8 @@ def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) ->
 
 
 def is_substituted(component: tf.Variable) -> bool:
-    """Whether a block of `reading`, in this thread, says what this variable reads as."""
-    return _is_here() and private.is_replaced(component)
-
-
-@contextlib.contextmanager
-def _here() -> Iterator[None]:
-    before, _LOCAL.reads = _is_here(), True
-    try:
-        yield
-    finally:
-        _LOCAL.reads = before
-
-
-def _is_here() -> bool:
-    return getattr(_LOCAL, "reads", False)
+    """Whether a block of `substituted`, in this thread, says what this variable reads as."""
+    return current().substituting and private.is_replaced(component)
 
 
 def _substitute(place, variable, tensor, assigned, undo) -> None:
@@ -117,4 +105,6 @@ def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:
 
 
 def _in_this_thread(method: Callable, elsewhere: Callable) -> Callable:
-    return lambda *args, **kwargs: (method if _is_here() else elsewhere)(*args, **kwargs)
+    return lambda *args, **kwargs: (method if current().substituting else elsewhere)(
+        *args, **kwargs
+    )

@@ -9,13 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_flows.core.evaluation import (
-    add_penalty,
-    collected_penalties,
-    noise_source,
-    penalties_wanted,
-)
-from tfp_flows.keras_engine import keras
+from tfp_flows.core.evaluation import add_penalty, collecting_penalties, current
 
 
 class InGraph:
@@ -44,8 +38,7 @@ class InGraph:
         specs = [_open_batch(value, event_ndims)]
         if context is not None:
             specs.append(_open_batch(context, 1))
-        wanted = penalties_wanted()
-        key = (forward, in_training(), wanted, noise_source(), *settings.items(), *specs)
+        key = (forward, current().key, *settings.items(), *specs)
         args = [value] if context is None else [value, context]
         if key not in self._traced:
             with self._tracing:  # all who wait for a trace would be taken for ones that retrace
@@ -91,9 +84,9 @@ class _Traceable:
         self._function = function
 
     def __call__(self, value, context=None):
-        if not penalties_wanted():
+        if not current().collects_penalties:
             return self._function(value, context), []
-        with collected_penalties() as found:
+        with collecting_penalties() as found:
             result = self._function(value, context)
         return result, found
 
@@ -102,21 +95,6 @@ class _Traceable:
 
     def __hash__(self):
         return id(self._owner)
-
-
-class _Mode(keras.layers.Layer):
-    """Tells whether the Keras model that is being called is in training mode."""
-
-    def call(self, _, training=None):
-        return bool(training)
-
-
-_mode = _Mode(name="mode")  # a name that graphs take
-
-
-def in_training() -> bool:
-    """Whether a Keras model is being called in training mode; False outside of any model."""
-    return _mode(tf.constant(0.0))
 
 
 def _open_batch(tensor: tf.Tensor, event_ndims: int) -> tf.TensorSpec:

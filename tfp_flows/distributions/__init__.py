@@ -1,4 +1,4 @@
-"""What a flow needs around it: the distribution itself, contexts, and integer pixels."""
+"""Distributions: flows, flows given a context, and integer pixels."""
 
 from tfp_flows.distributions.conditioned import Conditioned
 from tfp_flows.distributions.dequantized import Dequantized

@@ -1,24 +1,158 @@
-"""A conditional distribution whose context is given once and for all."""
+"""Distributions that take a context, and those conditioned on one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector, private
 from tfp_flows.core.copying import Copyable
+from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import Density
 from tfp_flows.keras_engine import keras
 
+tfd = tfp.distributions
 
-class Given(FlowBijector):
-    """`bijector` with a context that each call asks for, so that it is never outdated.
+
+class Conditional:
+    """A mixin for distributions that take a `context`, which `_context` specifies."""
+
+    _context: ContextSpec
+
+    @property
+    def context_shape(self) -> tuple[int, ...] | None:
+        """Shape of one example's context; None for a distribution that takes none."""
+        return self._context.shape
+
+    @property
+    def context_dtype(self) -> tf.DType:
+        """The dtype of contexts: int32 for labels, otherwise that of the (continuous) flow."""
+        return self._context.dtype
+
+    def validated_context(self, context: Any) -> tf.Tensor | None:
+        """The context as a tensor of its dtype, or None for a distribution that takes none.
+
+        Raises:
+          ValueError: if it is missing, not wanted or of the wrong shape, or holds invalid labels.
+        """
+        return self._context.validated(context)
+
+    def condition(self, context: Any) -> Conditioned:
+        """This distribution given a context, as a plain distribution for TFP's pipelines.
+
+        Its batch shape is that of the context: `context.shape` without `context_shape`.
+        """
+        return Conditioned(self, context)
+
+
+class Conditioned(Copyable, Density, tfd.Distribution):
+    """`p(x | context)` as a plain distribution, whose batch shape is that of the context.
 
     Args:
-      bijector: takes a `context=`.
-      with_features: `(value, event_ndims) -> (value, features)` of one common batch shape.
+      distribution: a `Flow` or `Dequantized` that takes a context.
+      context: `[*batch, *context_shape]`. A `tf.Variable` (or a `tfp.util.TransformedVariable`) is
+        read at every call; it counts as a variable of the distribution, and gets a gradient.
+      name: name of the distribution.
+
+    Raises:
+      ValueError: if the context has the wrong shape, or the distribution takes none.
+
+    Example:
+      >>> import tfp_flows as flows
+      >>> flow = flows.real_nvp(event_shape=(2,), layers=2, hidden=(8,), context_shape=(3,))
+      >>> given = flow.condition(tf.zeros([5, 3]))
+      >>> given.batch_shape, given.sample(4, seed=0).shape
+      (TensorShape([5]), TensorShape([4, 5, 2]))
+      >>> given[2:].batch_shape, given[0].batch_shape
+      (TensorShape([3]), TensorShape([]))
+    """
+
+    def __init__(self, distribution: tfd.Distribution, context: Any, name: str | None = None):
+        # A default name is not among the parameters: joint distributions give their own.
+        parameters = {"distribution": distribution, "context": context, "name": name}
+        name = name or f"{distribution.name}_given_context"
+        validated = distribution.validated_context(context)
+        if validated is None:
+            raise ValueError(
+                f"{distribution.name} takes no context: there is nothing to condition."
+            )
+        if isinstance(context, keras.Variable if hasattr(keras, "Variable") else ()):
+            context = private.tf_variable(context)
+        self._distribution = distribution
+        is_variable = isinstance(context, tf.Variable | tfp.util.DeferredTensor)
+        self._context = context if is_variable else validated
+        super().__init__(
+            dtype=distribution.dtype,
+            reparameterization_type=distribution.reparameterization_type,
+            validate_args=distribution.validate_args,
+            allow_nan_stats=distribution.allow_nan_stats,
+            parameters=parameters | {"context": self._context},
+            name=name,
+        )
+
+    @property
+    def distribution(self) -> tfd.Distribution:
+        """The conditional distribution."""
+        return self._distribution
+
+    @property
+    def context(self) -> tf.Tensor | tf.Variable:
+        """The context, a variable if one was given."""
+        return self._context
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        ndims = lambda self: len(self.distribution.context_shape)  # noqa: E731
+        return {"context": tfp.util.ParameterProperties(event_ndims=ndims)}
+
+    def _event_shape(self) -> tf.TensorShape:
+        return self._distribution.event_shape
+
+    def _event_shape_tensor(self) -> tf.Tensor:
+        return self._distribution.event_shape_tensor()
+
+    def _log_prob(self, value, **kwargs) -> tf.Tensor:
+        return self._distribution.log_prob(value, context=self._context, **kwargs)
+
+    def _call_sample_n(self, sample_shape, seed, **kwargs) -> tf.Tensor:
+        return self._distribution.sample(
+            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
+        )
+
+    def _sample_and_log_prob(self, sample_shape, seed, **kwargs) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._distribution.experimental_sample_and_log_prob(
+            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
+        )
+
+    def _full_shape(self, sample_shape: Any) -> tf.Tensor:
+        sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        return tf.concat([sample_shape, self.batch_shape_tensor()], 0)
+
+    def _default_event_space_bijector(self) -> FlowBijector | None:
+        bijector = self._distribution.experimental_default_event_space_bijector()
+        if bijector is None:  # as for pixels
+            return None
+
+        def with_features(value, event_ndims):
+            return self._distribution.with_features(value, event_ndims, self._context)
+
+        return Given(bijector, with_features, owner=self)
+
+    def __repr__(self) -> str:
+        return f"Conditioned({self._distribution!r}, batch_shape={self.batch_shape})"
+
+    __str__ = __repr__
+
+
+class Given(FlowBijector):
+    """A bijector with its context given by a function, which each call evaluates anew.
+
+    Args:
+      bijector: a bijector that takes a context.
+      with_features: `(value, event_ndims) -> (value, features)`, broadcast to one batch shape.
       owner: holds the variables that `with_features` reads.
       name: name of the bijector.
     """
@@ -43,11 +177,11 @@ class Given(FlowBijector):
 
     def _forward_and_log_det(self, x, context):
         x, features = self._with_features(x, self.forward_min_event_ndims)
-        return self._given.checked_forward_and_log_det(x, features)
+        return self._given.forward_and_log_det(x, context=features)
 
     def _inverse_and_log_det(self, y, context):
         y, features = self._with_features(y, self.inverse_min_event_ndims)
-        return self._given.checked_inverse_and_log_det(y, features)
+        return self._given.inverse_and_log_det(y, context=features)
 
     def _forward_event_shape(self, shape):
         return self._given.forward_event_shape(shape)
@@ -63,115 +197,3 @@ class Given(FlowBijector):
 
     def _describe(self):
         return repr(self._given)
-
-
-tfd = tfp.distributions
-
-
-class Conditioned(Copyable, Density, tfd.Distribution):
-    """`p(x | context)` as a plain distribution, whose batch shape is that of the context.
-
-    Args:
-      distribution: takes `context=` in `log_prob` and `sample`, and has a `context_shape`.
-      context: `[*batch, *context_shape]`. A `tf.Variable` (or a `tfp.util.TransformedVariable`) is
-        read at every call; it counts as a variable of the distribution, and gets a gradient.
-      name: name of the distribution.
-
-    Raises:
-      ValueError: the context has the wrong shape, or the distribution takes none.
-
-    Example:
-      >>> import tfp_flows as flows
-      >>> flow = flows.real_nvp(event_shape=(2,), layers=2, hidden=(8,), context_shape=(3,))
-      >>> given = flow.condition(tf.zeros([5, 3]))
-      >>> given.batch_shape, given.sample(4, seed=0).shape
-      (TensorShape([5]), TensorShape([4, 5, 2]))
-      >>> given[2:].batch_shape, given[0].batch_shape
-      (TensorShape([3]), TensorShape([]))
-    """
-
-    _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
-
-    def __init__(self, distribution: tfd.Distribution, context, name: str | None = None):
-        # A name that nobody gave is not in the parameters: joint distributions give their own.
-        parameters = {"distribution": distribution, "context": context, "name": name}
-        name = name or f"{distribution.name}_given_context"
-        checked = distribution.checked_context(context)
-        if checked is None:
-            raise ValueError(
-                f"{distribution.name} takes no context: there is nothing to condition."
-            )
-        if isinstance(context, keras.Variable if hasattr(keras, "Variable") else ()):
-            context = private.tf_variable(context)
-        self._distribution = distribution
-        self._context = context if _is_read_late(context) else checked
-        super().__init__(
-            dtype=distribution.dtype,
-            reparameterization_type=distribution.reparameterization_type,
-            validate_args=distribution.validate_args,
-            allow_nan_stats=distribution.allow_nan_stats,
-            parameters=parameters | {"context": self._context},
-            name=name,
-        )
-
-    @property
-    def distribution(self) -> tfd.Distribution:
-        """The conditional distribution."""
-        return self._distribution
-
-    @property
-    def context(self) -> tf.Tensor | tf.Variable:
-        """What it is conditioned on."""
-        return self._context
-
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        ndims = lambda self: len(self.distribution.context_shape)  # noqa: E731
-        return {"context": tfp.util.ParameterProperties(event_ndims=ndims)}
-
-    def _event_shape(self):
-        return self._distribution.event_shape
-
-    def _event_shape_tensor(self):
-        return self._distribution.event_shape_tensor()
-
-    def _call_log_prob(self, value, name, **kwargs):
-        # The distribution's own checks come before TFP's casts.
-        with self._name_and_control_scope(name):
-            return self._log_prob(value, **kwargs)
-
-    def _log_prob(self, value, **kwargs):
-        return self._distribution.log_prob(value, context=self._context, **kwargs)
-
-    def _call_sample_n(self, sample_shape, seed, **kwargs):
-        return self._distribution.sample(
-            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
-        )
-
-    def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
-        return self._distribution.experimental_sample_and_log_prob(
-            self._full_shape(sample_shape), seed=seed, context=self._context, **kwargs
-        )
-
-    def _full_shape(self, sample_shape) -> tf.Tensor:
-        sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
-        return tf.concat([sample_shape, self.batch_shape_tensor()], 0)
-
-    def _default_event_space_bijector(self):
-        bijector = self._distribution.experimental_default_event_space_bijector()
-        if bijector is None:  # as of pixels
-            return None
-
-        def with_features(value, event_ndims):
-            return self._distribution.with_features(value, event_ndims, self._context)
-
-        return Given(bijector, with_features, owner=self)
-
-    def __repr__(self) -> str:
-        return f"Conditioned({self._distribution!r}, batch_shape={self.batch_shape})"
-
-    __str__ = __repr__
-
-
-def _is_read_late(context) -> bool:
-    return isinstance(context, tf.Variable | tfp.util.DeferredTensor)

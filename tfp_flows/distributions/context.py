@@ -1,41 +1,69 @@
-"""Where a context comes in: checked, and brought to the batch shape of the values."""
+"""The context of a distribution: validated, standardised, encoded, and broadcast to the values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from tfp_flows.bijectors import Standardize
+from tfp_flows.core import Network
+from tfp_flows.distributions.density import assert_none
+from tfp_flows.keras_engine import keras
 
-class ContextPort:
-    """The context that one distribution takes, or that it takes none.
+
+class ContextSpec(tf.Module):
+    """Which context a distribution takes, and what its conditioners get of it.
 
     Args:
-      shape: of one example's context; None if there is none.
-      dtype: of contexts.
-      classes: contexts are labels `0 ... classes - 1`, if given.
+      shape: shape of one example's context; None if the distribution takes none.
+      dtype: dtype of contexts that are not labels, and of the features.
       owner: name for messages.
+      encoder: network from contexts `[n, *shape]` to features `[n, width]`, or None. An Embedding
+        of Keras makes the contexts labels.
+      standardize: see `Flow`.
     """
 
     def __init__(
         self,
         shape: Sequence[int] | int | None,
         dtype: tf.DType,
-        classes: int | None,
         owner: str,
+        encoder: Any = None,
+        standardize: bool | Standardize | None = False,
     ):
-        self.shape = None if shape is None else _checked_shape(shape, owner)
-        self.dtype = tf.int32 if classes else dtype
-        self._classes = classes
+        super().__init__(name="context")
+        self.shape = None if shape is None else _validated_shape(shape, owner)
+        self.encoder = None if encoder is None else Network(encoder, f"{owner}_context_encoder")
+        self._classes = encoder.input_dim if isinstance(encoder, keras.layers.Embedding) else None
+        self._feature_dtype = dtype
+        self.dtype = tf.int32 if self._classes else dtype
         self._owner = owner
+        self.standardizer = self._standardizer(standardize)
 
-    def checked(self, context) -> tf.Tensor | None:
+    def _standardizer(self, requested: bool | Standardize | None) -> Standardize | None:
+        """The bijector that standardises contexts; None if nothing does."""
+        if isinstance(requested, Standardize):
+            return requested
+        if requested not in (None, True, False):
+            raise TypeError(
+                "standardize_context must be True, False, None or an fb.Standardize, got "
+                f"{requested!r}."
+            )
+        wanted = self.encoder is None if requested is None else requested
+        if not wanted or self.shape is None or not self.dtype.is_floating:
+            return None
+        size = self.shape[-1] if self.shape else 1
+        return Standardize(size, self.dtype, name="context_standardizer")
+
+    def validated(self, context: Any) -> tf.Tensor | None:
         """Returns the context as a tensor of its dtype.
 
         Raises:
-          ValueError: it is missing or not wanted, has the wrong shape, or holds what is no label
-            (in graph mode: `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+          ValueError: if it is missing, not wanted or of the wrong shape, or if it holds invalid
+            labels (in graph mode: `tf.errors.InvalidArgumentError`; XLA skips that check).
         """
         if self.shape is None:
             if context is not None:
@@ -55,7 +83,7 @@ class ContextPort:
                 f"{self._owner} takes contexts of shape {self._expected()}, got {context.shape}."
             )
         if self._classes:
-            return self._checked_labels(context)
+            return self._validated_labels(context)
         return tf.cast(context, self.dtype)
 
     def _fits(self, found: tf.TensorShape) -> bool:
@@ -64,47 +92,74 @@ class ContextPort:
         ndims = len(self.shape)
         return found.rank >= ndims and found[found.rank - ndims :].is_compatible_with(self.shape)
 
-    def _checked_labels(self, labels: tf.Tensor) -> tf.Tensor:
+    def _validated_labels(self, labels: tf.Tensor) -> tf.Tensor:
         message = f"{self._owner} takes whole-number labels in 0 ... {self._classes - 1}"
         if not labels.dtype.is_integer:
             raise ValueError(f"{message}, got {labels.dtype.name}.")
-        wrong = tf.math.count_nonzero((labels < 0) | (labels > self._classes - 1))
-        if tf.executing_eagerly():
-            if wrong:
-                raise ValueError(f"{message}; {int(wrong)} of {int(tf.size(labels))} are not.")
-            return tf.cast(labels, self.dtype)
-        with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
+        invalid = (labels < 0) | (labels > self._classes - 1)
+        with tf.control_dependencies(assert_none(invalid, f"{message}.")):
             return tf.cast(tf.identity(labels), self.dtype)
 
-    def batch_ndims(self, context: tf.Tensor) -> int:
-        """How many batch dimensions a checked context has."""
-        return context.shape.rank - len(self.shape)
+    def features(self, context: tf.Tensor | None) -> tf.Tensor | None:
+        """What conditioners get, `[..., width]`, of a validated context `[..., *shape]`."""
+        if context is None:
+            return None
+        if self.standardizer is not None:
+            channels, _ = self.standardizer.inverse_and_log_det(self._channels(context))
+            context = channels if self.shape else channels[..., 0]
+        if self.encoder is None:
+            features = tf.reshape(context, [-1, math.prod(self.shape)])
+        else:
+            features = self._encoded(context)
+        batch = context.shape[: context.shape.rank - len(self.shape)]
+        if batch.rank == 1:
+            return features
+        sizes = tf.concat([tf.shape(context)[: batch.rank], tf.shape(features)[-1:]], 0)
+        out = tf.reshape(features, sizes)
+        out.set_shape(batch + features.shape[-1:])
+        return out
 
-    def merged(self, context: tf.Tensor) -> tf.Tensor:
-        """The context with one batch dimension, `[n, *shape]`."""
-        if self.batch_ndims(context) == 1:
-            return context
-        return tf.reshape(context, [-1, *self.shape])
+    def _encoded(self, context: tf.Tensor) -> tf.Tensor:
+        """The encoder's output for the flattened batch, `[n, width]`."""
+        if context.shape.rank != 1 + len(self.shape):
+            context = tf.reshape(context, [-1, *self.shape])
+        features = self.encoder.features(context)
+        if not tf.is_tensor(features) or features.shape.rank != 2:
+            found = getattr(features, "shape", type(features).__name__)
+            raise ValueError(
+                f"{self._owner}: the context_encoder must map [n, *{self.shape}] to vectors "
+                f"[n, width]; it returned {found}. End it with a pooling or Flatten layer, or a "
+                "recurrent layer that returns its last output."
+            )
+        return tf.cast(features, self._feature_dtype)
 
-    def vectors(self, context: tf.Tensor) -> tf.Tensor:
-        """The context as a vector, `[..., width]`."""
-        return unmerged(tf.reshape(context, [-1, math.prod(self.shape)]), context, len(self.shape))
+    def initialize(self, context: tf.Tensor | None) -> None:
+        """Sets location and scale of the standardizer, if there is one, unless that is done."""
+        if self.standardizer is not None:
+            self.standardizer.initialize(self._channels(context))
+
+    def _channels(self, context: tf.Tensor) -> tf.Tensor:
+        """A context of shape `()` as a vector of one entry."""
+        return context if self.shape else context[..., tf.newaxis]
 
     def broadcast(
-        self, value: tf.Tensor, event_ndims: int, given: tf.Tensor, given_ndims: int = 1
+        self, value: tf.Tensor, event_ndims: int, context: tf.Tensor, context_ndims: int = 1
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gives values and what belongs to a context one common batch shape.
+        """Broadcasts values and a context (or its features) to one batch shape.
 
         Args:
           value: `[..., *event]`.
-          event_ndims: of `value`.
-          given: a context, or its features.
-          given_ndims: event dimensions of `given`.
+          event_ndims: rank of the event.
+          context: `[..., *shape]`, or features `[..., width]`.
+          context_ndims: how many dimensions of `context` belong to one example.
+
+        Raises:
+          ValueError: if the batch shapes do not broadcast.
         """
         values = value.shape[: value.shape.rank - event_ndims]
-        contexts = given.shape[: given.shape.rank - given_ndims]
+        contexts = context.shape[: context.shape.rank - context_ndims]
         if values.is_fully_defined() and values == contexts:
-            return value, given
+            return value, context
         try:
             static = tf.broadcast_static_shape(values, contexts)
         except ValueError:
@@ -113,12 +168,16 @@ class ContextPort:
                 f"to that of the values, {values}."
             ) from None
         batch = tf.broadcast_dynamic_shape(
-            tf.shape(value)[: values.rank], tf.shape(given)[: contexts.rank]
+            tf.shape(value)[: values.rank], tf.shape(context)[: contexts.rank]
         )
-        return _spread(value, batch, static, values), _spread(given, batch, static, contexts)
+        return _spread(value, batch, static, values), _spread(context, batch, static, contexts)
 
-    def sample_shape(self, sample_shape, features: tf.Tensor) -> tf.Tensor:
-        """The sample shape, with room for the features of every context."""
+    def sample_shape(self, sample_shape: Any, features: tf.Tensor) -> tf.Tensor:
+        """The sample shape, broadcast against the batch shape of the features.
+
+        Raises:
+          ValueError: if they do not broadcast.
+        """
         shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
         contexts = features.shape[:-1]
         static = tf.get_static_value(shape)
@@ -140,25 +199,14 @@ class ContextPort:
         return f"({', '.join(['...', *map(str, self.shape)])})"
 
 
-def unmerged(features: tf.Tensor, context: tf.Tensor, context_ndims: int) -> tf.Tensor:
-    """Features `[n, width]` of a context's flattened batch, with its batch dimensions again."""
-    batch = context.shape[: context.shape.rank - context_ndims]
-    if batch.rank == 1:
-        return features
-    sizes = tf.concat([tf.shape(context)[: batch.rank], tf.shape(features)[-1:]], 0)
-    out = tf.reshape(features, sizes)
-    out.set_shape(batch + features.shape[-1:])
-    return out
-
-
-def _checked_shape(shape: Sequence[int] | int, owner: str) -> tuple[int, ...]:
+def _validated_shape(shape: Sequence[int] | int, owner: str) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if None in sizes:
         raise ValueError(
             f"{owner}: context_shape must be of known sizes, got {sizes}. Pad what varies in "
             "length to the longest, and let the context_encoder skip the padding, as "
-            "keras.layers.Masking does in front of a recurrent layer; or give it a channel more "
-            "that is 1 where there are values and 0 where there are none."
+            "keras.layers.Masking does in front of a recurrent layer; or add a channel that is 1 "
+            "where there are values and 0 where there are none."
         )
     sizes = tuple(int(n) for n in sizes)
     if min(sizes, default=1) < 1:
@@ -166,11 +214,12 @@ def _checked_shape(shape: Sequence[int] | int, owner: str) -> tuple[int, ...]:
     return sizes
 
 
-def _spread(tensor, batch, static, own) -> tf.Tensor:
-    """Broadcasts batch dimensions, from `own` to `static`."""
+def _spread(
+    tensor: tf.Tensor, batch: tf.Tensor, static: tf.TensorShape, own: tf.TensorShape
+) -> tf.Tensor:
+    """Broadcasts the batch dimensions of `tensor`, from the shape `own` to `static`."""
     if own.is_fully_defined() and own == static:
         return tensor
-    event = tensor.shape[own.rank :]
     out = tf.broadcast_to(tensor, tf.concat([batch, tf.shape(tensor)[own.rank :]], 0))
-    out.set_shape(static + event)
+    out.set_shape(static + tensor.shape[own.rank :])
     return out

@@ -1,26 +1,78 @@
-"""Data without a density, and contexts in unsuitable units: found before training."""
+"""Data without a density, outliers, and contexts in unsuitable units: found before training."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Flow
 
-REPEATS = 0.1  # share of rows that repeat others, from which on they are named
-_MOST_ROWS, _MOST_COLUMNS = 4096, 256  # searched for linear dependence
+tfd = tfp.distributions
+
+OUTLIER = 1000.0  # times the median distance from the median
+REPEATS = 0.1  # share of rows that repeat others, from which on they are reported
+FAR = 100.0  # networks train slowly where the size of their inputs is off by more than this
+_MAX_ROWS, _MAX_COLUMNS = 4096, 256  # searched for linear dependence
 _CANDIDATE = 1e-3  # what is left of a column given others, in standard deviations
 
 
+def count_bad_rows(batch: tf.Tensor) -> tf.Tensor:
+    """How many examples of a floating-point batch hold NaN or infinity."""
+    finite = tf.reduce_all(tf.math.is_finite(batch), axis=tf.range(1, tf.rank(batch)))
+    return tf.math.count_nonzero(~finite)
+
+
+def warn_about_data(flow: tfd.Distribution, batch: tf.Tensor) -> None:
+    """Warns of outliers, and of vectors on which the density of any model grows without bound."""
+    rows = batch.numpy().reshape(batch.shape[0], -1)
+    for message in (_outliers(rows), _no_density(flow, rows)):
+        if message:
+            _warn(message)
+
+
+def _outliers(rows: np.ndarray) -> str | None:
+    away = np.abs(rows - np.median(rows, axis=0))
+    far = away > OUTLIER * np.median(away, axis=0)
+    far &= np.median(away, axis=0) > 0.0  # pixels that are nearly always black have no scale
+    if not far.any():
+        return None
+    row, feature = np.argwhere(far)[0]
+    return (
+        f"{int(far.any(axis=1).sum())} of {len(rows)} examples hold values over {OUTLIER:g} times "
+        f"as far from the median as usual, as {rows[row, feature]:g} in row {row}. They determine "
+        "the flow's scale, and it learns the others badly. Remove them, or initialise on a batch "
+        "without them."
+    )
+
+
+def _no_density(flow: tfd.Distribution, rows: np.ndarray) -> str | None:
+    shape, bijector = flow.event_shape, getattr(flow, "bijector", None)
+    if len(shape) != 1 or bijector is None:
+        return None
+    # A bijector from fewer dimensions, as tfb.SoftmaxCentered, is made for dependent columns.
+    if bijector.inverse_event_shape(shape).num_elements() != shape[0]:
+        return None
+    found = degeneracies(rows, tf.cast(rows, flow.dtype).numpy())
+    if not found:
+        return None
+    return (
+        f"data such as these {len(rows)} examples have no density: {'; '.join(found)}. The loss "
+        "will fall without bound as the flow narrows around them. Remove such columns or rows, or "
+        "add noise; whole numbers are for flows.Dequantized."
+    )
+
+
 def degeneracies(given: np.ndarray, rows: np.ndarray) -> list[str]:
-    """What keeps the rows of a table from having a density, in words; an empty list if nothing.
+    """Says why the rows of a table have no density; an empty list if nothing is found.
 
     Args:
       given: `[n, columns]`.
-      rows: the same in the dtype of the flow, where values may have become equal by rounding.
+      rows: the same in the dtype of the flow, where rounding may have made values equal.
     """
     found = []
     constant = np.all(rows == rows[0], axis=0)
@@ -41,11 +93,11 @@ def degeneracies(given: np.ndarray, rows: np.ndarray) -> list[str]:
 
 
 def _dependent(rows: np.ndarray, columns: list[int]) -> list[list[int]]:
-    """Groups of columns with a linear relation that holds to rounding."""
-    step = -(-len(rows) // _MOST_ROWS)
+    """Groups of columns with a linear relation that holds up to rounding."""
+    step = -(-len(rows) // _MAX_ROWS)
     values = rows[::step, columns].astype(np.float64)
     n, width = values.shape
-    if not 1 < width <= min(_MOST_COLUMNS, n // 2):
+    if not 1 < width <= min(_MAX_COLUMNS, n // 2):
         return []
     largest = np.abs(values).max(axis=0)
     values -= values.mean(axis=0)
@@ -76,32 +128,31 @@ def _named(columns: Sequence[int]) -> str:
     return f"columns {', '.join(numbers[:-1])} and {numbers[-1]} are"
 
 
-FAR = 100.0  # a network gets slow to train where its inputs' size is off by more than this
-
-
-def validate_contexts(flow: Flow, context) -> None:
+def validate_contexts(flow: Flow, context: Any) -> None:
     """Raises ValueError if the context does not fit, is empty, or holds NaN or infinity."""
-    checked = flow.checked_context(context)
-    if checked is None or not checked.dtype.is_floating:
+    validated = flow.validated_context(context)
+    if validated is None or not validated.dtype.is_floating:
         return
-    rows = checked.numpy().reshape(-1, max(int(np.prod(flow.context_shape)), 1))
+    rows = validated.numpy().reshape(-1, max(int(np.prod(flow.context_shape)), 1))
     if not len(rows):
-        raise ValueError(f"initialize needs at least one context, got shape {checked.shape}.")
+        raise ValueError(f"initialize needs at least one context, got shape {validated.shape}.")
     bad = int((~np.isfinite(rows).all(axis=1)).sum())
     if bad:
+        given, cast = np.asarray(context), ""
+        if given.dtype.kind == "f" and np.isfinite(given).all():
+            cast = f" once they are cast from {given.dtype.name} to {validated.dtype.name}"
         raise ValueError(
-            f"initialize: {bad} of {len(rows)} contexts hold NaN or infinity"
-            f"{_as_cast(context, checked)}. Look at the context: remove these examples, or fill "
-            "the gaps."
+            f"initialize: {bad} of {len(rows)} contexts hold NaN or infinity{cast}. Look at the "
+            "context: remove these examples, or fill the gaps."
         )
 
 
-def warn_of_units(flow: Flow, context) -> None:
-    """Warns of contexts that cannot be told apart, or that an encoder is given in odd units."""
-    checked = flow.checked_context(context)
-    if checked is None or not checked.dtype.is_floating:
+def warn_about_contexts(flow: Flow, context: Any) -> None:
+    """Warns of contexts that cannot be told apart, or that an encoder gets in unsuitable units."""
+    validated = flow.validated_context(context)
+    if validated is None or not validated.dtype.is_floating:
         return
-    channels = _channels(checked, flow)
+    channels = _channels(validated, flow)
     constant = (channels == channels[:1]).all(axis=0)
     given = np.asarray(context)
     if given.dtype != channels.dtype and given.dtype.kind in "iuf":
@@ -109,11 +160,11 @@ def warn_of_units(flow: Flow, context) -> None:
         if lost.any():
             _warn(
                 f"{_entries(lost)} of the context differs between examples as {given.dtype.name}, "
-                f"but not in the flow's {channels.dtype.name}, so nothing can be learned of it. "
+                f"but not in the flow's {channels.dtype.name}, so nothing can be learned from it. "
                 "Subtract a reference value before it is cast."
             )
-    if flow.context_units is not None:
-        if flow.context_units.needs_initialization and constant.all():
+    if flow.context_standardizer is not None:
+        if flow.context_standardizer.needs_initialization and constant.all():
             _warn(
                 "all examples have the same context, so the spread of contexts is not known: they "
                 "are standardised by their distance from this one, relative to its size. Give "
@@ -133,25 +184,18 @@ def warn_of_units(flow: Flow, context) -> None:
             )
 
 
-def _channels(context, flow: Flow) -> np.ndarray:
+def _channels(context: Any, flow: Flow) -> np.ndarray:
     """The context's values, `[n, entries of the last axis]`."""
     shape = flow.context_shape
     return np.asarray(context).reshape(-1, shape[-1] if shape else 1)
 
 
 def _entries(entries: np.ndarray) -> str:
-    places = np.flatnonzero(entries).tolist()
-    more = ", ..." if len(places) > 5 else ""
-    kind = "entry" if len(places) == 1 else "entries"
-    return f"{kind} {', '.join(map(str, places[:5]))}{more} (counted from 0)"
-
-
-def _as_cast(context, checked: tf.Tensor) -> str:
-    given = np.asarray(context)
-    if given.dtype.kind == "f" and np.isfinite(given).all():
-        return f" once they are cast from {given.dtype.name} to {checked.dtype.name}"
-    return ""
+    indices = np.flatnonzero(entries).tolist()
+    more = ", ..." if len(indices) > 5 else ""
+    kind = "entry" if len(indices) == 1 else "entries"
+    return f"{kind} {', '.join(map(str, indices[:5]))}{more} (counted from 0)"
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"initialize: {message}", stacklevel=4)
+    warnings.warn(f"initialize: {message}", stacklevel=4)  # where initialize is called

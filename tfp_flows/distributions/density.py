@@ -1,4 +1,4 @@
-"""What follows from a log-density, and tensors whose rank is known only at run time."""
+"""What distributions share: densities, assertions, tensors whose rank is known at run time only."""
 
 from __future__ import annotations
 
@@ -10,24 +10,47 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core.shapes import flat_batch, restored, spread
 
+tfd = tfp.distributions
+
 
 class Density:
-    """`prob` and `unnormalized_log_prob` of a `tfd.Distribution` that checks values in `log_prob`.
+    """A mixin for distributions whose `_log_prob` gets values exactly as they were passed.
 
-    TFP's own would cast the values first, integers included.
+    TFP casts values to the dtype of the distribution first, integers included, so a distribution
+    could not tell integer pixels from continuous values.
     """
 
-    def _prob(self, value, **kwargs):
-        return tf.exp(self._log_prob(value, **kwargs))
+    _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
 
-    def _call_prob(self, value, name, **kwargs):
+    def _call_log_prob(self, value, name: str, **kwargs) -> tf.Tensor:
+        with self._name_and_control_scope(name):
+            return self._log_prob(value, **kwargs)
+
+    def _call_prob(self, value, name: str, **kwargs) -> tf.Tensor:
         return tf.exp(self._call_log_prob(value, name, **kwargs))
 
-    def _call_unnormalized_log_prob(self, value, name, **kwargs):  # pinned joint models ask for it
+    def _prob(self, value, **kwargs) -> tf.Tensor:
+        return tf.exp(self._log_prob(value, **kwargs))
+
+    def _call_unnormalized_log_prob(self, value, name: str, **kwargs) -> tf.Tensor:
+        # Pinned joint distributions of TFP call it.
         return self._call_log_prob(value, name, **kwargs)
 
 
-tfd = tfp.distributions
+def assert_none(
+    invalid: tf.Tensor, message: str, details: Callable[[], str] = str
+) -> list[tf.Operation]:
+    """Asserts that no entry of a boolean tensor is true; in a graph returns assertions to run.
+
+    Raises:
+      ValueError: in eager mode, if one is true, with the message, how many are, and the details.
+    """
+    count = tf.math.count_nonzero(invalid)
+    if not tf.executing_eagerly():
+        return [tf.debugging.Assert(tf.equal(count, 0), [message])]
+    if count:
+        raise ValueError(f"{message} Invalid: {int(count)} of {int(tf.size(invalid))}.{details()}")
+    return []
 
 
 def ranks_are_known(*tensors: tf.Tensor | None) -> bool:
@@ -43,26 +66,34 @@ def length_is_known(sample_shape: Any) -> bool:
     return shape.rank == 0 or (shape.rank == 1 and shape[0] is not None)
 
 
-def flat_log_prob(distribution: tfd.Distribution, value, context, **kwargs) -> tf.Tensor:
+def flat_log_prob(
+    distribution: tfd.Distribution, value: tf.Tensor, context: tf.Tensor | None, **kwargs
+) -> tf.Tensor:
     """`distribution.log_prob(value, context=context)`, with one dimension for all examples."""
     batch_shape = distribution.batch_shape
     event, name = batch_shape + distribution.event_shape, distribution.name
     flat, batch = flat_batch(value, event, name)
     if context is not None:
-        kwargs["context"], own = flat_batch(context, distribution.context_shape, name)
-        batch = tf.broadcast_dynamic_shape(batch, own)
+        _, context_batch = flat_batch(context, distribution.context_shape, name)
+        batch = tf.broadcast_dynamic_shape(batch, context_batch)
         flat = spread(value, batch, event)
         kwargs["context"] = spread(context, batch, distribution.context_shape)
     return restored(distribution.log_prob(flat, **kwargs), batch)
 
 
-def flat_sample(distribution: tfd.Distribution, draw: Callable, sample_shape, seed, context):
+def flat_sample(
+    distribution: tfd.Distribution,
+    draw: Callable,
+    sample_shape: Any,
+    seed: Any,
+    context: tf.Tensor | None,
+) -> Any:
     """`draw(sample_shape, seed, context=context)`, with one dimension for all examples.
 
     Args:
-      distribution: what is drawn from.
+      distribution: the distribution to draw from.
       draw: its `sample` or `experimental_sample_and_log_prob`.
-      sample_shape, seed, context: its arguments.
+      sample_shape, seed, context: arguments of `draw`.
     """
     batch, kwargs = tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), {}
     if context is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -11,31 +12,36 @@ from tfp_flows.core.copying import Copyable
 from tfp_flows.core.evaluation import noise_seed
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.variables import FrozenByNetworks
-from tfp_flows.distributions.conditioned import Conditioned
-from tfp_flows.distributions.context import ContextPort
-from tfp_flows.distributions.density import Density, flat_log_prob, ranks_are_known
+from tfp_flows.distributions.conditioned import Conditional
+from tfp_flows.distributions.context import ContextSpec
+from tfp_flows.distributions.density import (
+    Density,
+    assert_none,
+    flat_log_prob,
+    ranks_are_known,
+)
 from tfp_flows.distributions.flow import Flow
 
 tfd = tfp.distributions
 
 
-class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
-    r"""A distribution over integer images around a continuous flow.
+class Dequantized(FrozenByNetworks, Copyable, Conditional, Density, tfd.Distribution):
+    r"""A distribution over integer images, modelled by a continuous flow.
 
-    Pixels `i` in `0 ... levels - 1` become `(i + u) / levels - 1/2` with noise `u` in (0, 1), which
-    the flow models. `log_prob` is the dequantisation bound in nats,
+    The flow models `(i + u) / levels - 1/2`, for pixels `i` in `0 ... levels - 1` and noise `u` in
+    (0, 1). `log_prob` is the dequantisation bound in nats,
 
     $$ \log P(i) \ge \mathbb{E}_{u \sim q} \big[ \log p\big(\tfrac{i + u}{n} - \tfrac12\big)
        - \log q(u | i) \big] - d \log n, $$
 
-    estimated with `num_samples` draws of noise, `n` levels and `d` pixels. So bits per dimension
-    are `-log_prob / (d log 2)`, with no constant to add by hand. The noise is uniform, `q = 1`,
-    or that of a `dequantizer`, whose variables are trained with those of the flow.
+    for `n` levels and `d` pixels, estimated with `num_samples` draws of noise. Bits per dimension
+    are `-log_prob / (d log 2)`, with no constant to add. The noise is uniform, `q = 1`, or comes
+    from a `dequantizer`, whose variables are trained together with those of the flow.
 
-    With `importance_weighted`, the mean over the draws is taken of the weights `p / q`, and the
-    logarithm after it. That bound is tighter on average the more draws there are, and the exact
-    log-probability in the limit: for the evaluation of a trained flow,
-    `pixels.copy(num_samples=100, importance_weighted=True)` shares its variables.
+    With `importance_weighted` the bound is the logarithm of the mean of the weights `p / q`. It is
+    tighter on average the more draws there are, and the exact log-probability in the limit: to
+    evaluate a trained flow, `pixels.copy(num_samples=100, importance_weighted=True)` shares its
+    variables.
 
     Source: A note on the evaluation of generative models, arXiv 1511.01844 (uniform noise);
     Flow++, arXiv 1902.00275, sections 3.1 and 4 (variational and importance-weighted).
@@ -43,21 +49,25 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
     Args:
       flow: a `tfd.Distribution` over images with floating-point pixels.
       levels: number of grey levels, 2 or more.
-      num_samples: draws of noise per evaluation. Without `importance_weighted`, more make it
-        less noisy, not better.
-      dequantizer: a conditional flow over the noise, as `flows.dequantizer(event_shape)`, whose
-        context is the image (the middle of each pixel's bin, as the flow sees it); None for
-        uniform noise.
+      num_samples: draws of noise per evaluation. Without `importance_weighted`, more draws reduce
+        the variance of the bound, not its gap.
+      dequantizer: a conditional flow over the noise, such as `flows.dequantizer(event_shape)`,
+        whose context is the image (the centres of the pixels' bins); None for uniform noise.
       importance_weighted: whether the bound is the importance-weighted one.
       name: name of the distribution.
 
     `log_prob` and `sample` take a `seed`; without one the noise is new at every call. If the
-    flow is conditional, they take its `context`, as does `condition(context)`.
+    flow is conditional, they take its `context`, as does `condition(context)`. Pixels may be of any
+    integer dtype, or whole floating-point numbers.
+
+    Raises:
+      TypeError: if the flow is not continuous, or the dequantizer is not a `Flow`.
+      ValueError: if `levels < 2` or `num_samples < 1`, if the flow's dtype cannot tell the levels
+        apart, or if the dequantizer is not one for this flow.
 
     Raises (from `log_prob`):
-      ValueError: pixels outside the levels, or not whole (in graph mode:
-        `tf.errors.InvalidArgumentError`; XLA leaves that check out). Pixels may be of any integer
-        dtype, or floating-point numbers that are whole.
+      ValueError: if pixels are outside the levels or not whole (in graph mode:
+        `tf.errors.InvalidArgumentError`; XLA skips that check).
 
     Example:
       >>> uniform = tfd.Independent(tfd.Uniform([-0.5, -0.5], [0.5, 0.5]), 1)
@@ -65,8 +75,6 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
       >>> float(pixels.log_prob([0, 7])), -2 * math.log(8)
       (-4.158883094787598, -4.1588830833596715)
     """
-
-    _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
 
     def __init__(
         self,
@@ -92,14 +100,14 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
                 "Give fewer levels, or a flow with a finer dtype."
             )
         if dequantizer is not None:
-            _check_dequantizer(dequantizer, flow)
+            _validate_dequantizer(dequantizer, flow)
         self._flow = flow
         self._dequantizer = dequantizer
         self._levels = int(levels)
         self._num_samples = int(num_samples)
         self._importance_weighted = bool(importance_weighted)
-        shape, kind = getattr(flow, "context_shape", None), getattr(flow, "context_dtype", None)
-        self._context = self._no_dependency(ContextPort(shape, kind, None, name))
+        shape = getattr(flow, "context_shape", None)
+        self._context = ContextSpec(shape, getattr(flow, "context_dtype", flow.dtype), name)
         super().__init__(
             dtype=tf.int32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -124,41 +132,26 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         """Number of grey levels."""
         return self._levels
 
-    @property
-    def context_shape(self) -> tuple[int, ...] | None:
-        """Shape of one example's context; None for a flow that takes none."""
-        return self._context.shape
-
-    @property
-    def context_dtype(self) -> tf.DType:
-        """The dtype of contexts."""
-        return self._context.dtype
-
-    def checked_context(self, context) -> tf.Tensor | None:
-        """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
+    def validated_context(self, context: Any) -> tf.Tensor | None:
         if self.context_shape is None:
-            return self._context.checked(context)
-        return self._flow.checked_context(context)
-
-    def condition(self, context) -> Conditioned:
-        """These pixels given a context, as a plain distribution; see `Flow.condition`."""
-        return Conditioned(self, context)
+            return super().validated_context(context)
+        return self._flow.validated_context(context)  # which knows its labels
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {"flow": tfp.util.BatchedComponentProperties()}
 
-    def _event_shape(self):
+    def _event_shape(self) -> tf.TensorShape:
         return self._flow.event_shape
 
-    def _event_shape_tensor(self):
+    def _event_shape_tensor(self) -> tf.Tensor:
         return self._flow.event_shape_tensor()
 
-    def dequantize(self, pixels, noise) -> tf.Tensor:
-        """Integer pixels and noise in [0, 1] to the flow's values in (-1/2, 1/2).
+    def dequantize(self, pixels: Any, noise: Any) -> tf.Tensor:
+        """The flow's values in (-1/2, 1/2) for integer pixels and noise in [0, 1].
 
-        A value lies strictly within its pixel's bin, whatever is rounded, so that `quantize`
-        finds the pixel again, and a data bijector with the bounds -1/2 and 1/2 a latent.
+        Despite rounding, a value lies strictly within its pixel's bin, so `quantize` returns the
+        same pixel, and a data bijector with the bounds -1/2 and 1/2 has a latent for it.
         """
         first = tf.cast(pixels, self._flow.dtype) - self._levels // 2  # exact
         first -= 0.5 * (self._levels % 2)
@@ -168,47 +161,31 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         )
         return tf.clip_by_value((first + noise) / self._levels, low + margin, high - margin)
 
-    def middles(self, pixels) -> tf.Tensor:
-        """The flow's values in the middle of the pixels' bins: what the dequantizer is given."""
+    def bin_centers(self, pixels: Any) -> tf.Tensor:
+        """The flow's values in the middle of the pixels' bins, the dequantizer's context."""
         return self.dequantize(pixels, tf.constant(0.5, self._flow.dtype))
 
-    def quantize(self, values) -> tf.Tensor:
-        """The flow's values to the nearest integer pixels, within the levels.
+    def quantize(self, values: Any) -> tf.Tensor:
+        """The pixels nearest to the flow's values, within the levels.
 
         Raises:
-          ValueError: a value is NaN, which is not a pixel (in graph mode:
-            `tf.errors.InvalidArgumentError`; XLA leaves that check out).
+          ValueError: if a value is NaN (in graph mode: `tf.errors.InvalidArgumentError`; XLA skips
+            that check).
         """
         values = tf.convert_to_tensor(values)
-        with tf.control_dependencies(self._check_numbers(values)):
-            # As in `dequantize`: to add 1/2 would round small values.
+        message = f"{self.name}: NaN is not a pixel; the flow's values are not finite."
+        with tf.control_dependencies(assert_none(tf.math.is_nan(values), message)):
+            # As in `dequantize`: adding 1/2 would round small values.
             pixels = tf.floor(values * self._levels + 0.5 * (self._levels % 2))
         pixels += self._levels // 2
         return tf.cast(tf.clip_by_value(pixels, 0, self._levels - 1), self.dtype)
 
-    def _check_numbers(self, values) -> list:
-        count = tf.math.count_nonzero(tf.math.is_nan(values))
-        message = f"{self.name}: NaN is not a pixel; the flow's values are not finite."
-        if tf.executing_eagerly():
-            if count:
-                raise ValueError(
-                    f"{message} {int(count)} of {int(tf.size(values))} values are NaN."
-                )
-            return []
-        return [tf.debugging.assert_equal(count, tf.zeros_like(count), message)]
+    def validate_pixels(self, pixels: tf.Tensor) -> list[tf.Operation]:
+        """Validates pixels of any dtype; in a graph returns assertions to run.
 
-    def _call_log_prob(self, value, name, **kwargs):
-        value = tf.convert_to_tensor(value)
-        context = self.checked_context(kwargs.get("context"))
-        if not ranks_are_known(value, context):
-            return flat_log_prob(self, value, **kwargs | {"context": context})
-        with tf.control_dependencies(self.check_pixels(value)):
-            return super()._call_log_prob(tf.cast(value, self.dtype), name, **kwargs)
-
-    def check_pixels(self, pixels) -> list:
-        """Finds what is no pixel: raises in eager mode, in a graph returns assertions to run.
-
-        TFP casts to the distribution's dtype, so this must come before it.
+        Raises:
+          ValueError: if they do not have the event shape; in eager mode also if one is outside the
+            levels or not whole.
         """
         event = pixels.shape[max(pixels.shape.rank - len(self.event_shape), 0) :]
         if not event.is_compatible_with(self.event_shape):
@@ -217,44 +194,45 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
                 f"{pixels.shape}; the last dimensions must be the event's."
             )
         pixels = tf.cast(pixels, tf.float64)  # small integer types cannot hold every level
-        wrong = (pixels < 0) | (pixels > self._levels - 1)
-        wrong |= pixels != tf.floor(pixels)  # NaN is not equal to itself
-        count = tf.math.count_nonzero(wrong)
+        invalid = (pixels < 0) | (pixels > self._levels - 1)
+        invalid |= pixels != tf.floor(pixels)  # NaN is not equal to itself
         message = (
             f"{self.name} takes whole pixels in 0 ... {self._levels - 1} (levels={self._levels}). "
-            "Got values that are not: set `levels`, or scale the images back to integers."
+            "Set `levels`, or scale the images back to integers."
         )
-        if tf.executing_eagerly():
-            if count:
-                raise ValueError(
-                    f"{message} {int(count)} of {int(tf.size(pixels))} values; the range is "
-                    f"{pixels.numpy().min():g} ... {pixels.numpy().max():g}."
-                )
-            return []
-        return [tf.debugging.assert_equal(count, tf.zeros_like(count), message)]
+        return assert_none(
+            invalid,
+            message,
+            lambda: f" The range is {pixels.numpy().min():g} ... {pixels.numpy().max():g}.",
+        )
 
-    def _log_prob(self, value, seed=None, context=None):
-        context = self.checked_context(context)
+    def _log_prob(self, value, seed=None, context=None) -> tf.Tensor:
+        value = tf.convert_to_tensor(value)
+        context = self.validated_context(context)
+        if not ranks_are_known(value, context):
+            return flat_log_prob(self, value, context, seed=seed)
+        with tf.control_dependencies(self.validate_pixels(value)):
+            value = tf.cast(tf.identity(value), self.dtype)
         if context is not None:
             ndims = len(self.event_shape), len(self.context_shape)
             value, _ = self._context.broadcast(value, ndims[0], context, ndims[1])
         noise, log_q = self._draw_noise(value, seed)
-        given = {} if context is None else {"context": context}
-        bound = self._flow.log_prob(self.dequantize(value, noise), **given) - log_q
+        kwargs = {} if context is None else {"context": context}
+        bound = self._flow.log_prob(self.dequantize(value, noise), **kwargs) - log_q
         if self._num_samples > 1 and self._importance_weighted:
             bound = tf.reduce_logsumexp(bound, axis=0) - math.log(self._num_samples)
         elif self._num_samples > 1:
             bound = tf.reduce_mean(bound, axis=0)
         return bound - self.event_shape.num_elements() * math.log(self._levels)
 
-    def _draw_noise(self, value, seed) -> tuple[tf.Tensor, tf.Tensor | float]:
-        """Noise for each pixel and its log-density; if there are several draws, they come first."""
+    def _draw_noise(self, value: tf.Tensor, seed: Any) -> tuple[tf.Tensor, tf.Tensor | float]:
+        """Noise for each pixel and its log-density, `[num_samples, ...]` if that is 2 or more."""
         draws = [self._num_samples] if self._num_samples > 1 else []
         seed = noise_seed(self) if seed is None else tfp.random.sanitize_seed(seed)
         if self._dequantizer is not None:
             batch = tf.shape(value)[: value.shape.rank - len(self.event_shape)]
             noise, log_q = self._dequantizer.experimental_sample_and_log_prob(
-                tf.concat([draws, batch], 0), seed=seed, context=self.middles(value)
+                tf.concat([draws, batch], 0), seed=seed, context=self.bin_centers(value)
             )
         else:
             shape, dtype = tf.concat([draws, tf.shape(value)], 0), self._flow.dtype
@@ -263,11 +241,11 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
         noise.set_shape([*draws, *value.shape])
         return noise, log_q
 
-    def _call_sample_n(self, sample_shape, seed, **kwargs):
+    def _call_sample_n(self, sample_shape, seed, **kwargs) -> tf.Tensor:
         return self.quantize(self._flow.sample(sample_shape, seed=seed, **kwargs))
 
-    def _default_event_space_bijector(self):
-        return None  # as TFP does for what is discrete
+    def _default_event_space_bijector(self) -> None:
+        return None  # as for discrete distributions of TFP
 
     def __repr__(self) -> str:
         return f"Dequantized({self._flow!r}, levels={self._levels})"
@@ -275,8 +253,8 @@ class Dequantized(FrozenByNetworks, Copyable, Density, tfd.Distribution):
     __str__ = __repr__
 
 
-def _check_dequantizer(dequantizer: Flow, flow: tfd.Distribution) -> None:
-    """Raises unless it is a flow of noise for the images of `flow`, given these."""
+def _validate_dequantizer(dequantizer: Flow, flow: tfd.Distribution) -> None:
+    """Raises an error unless it is a flow over the noise for images of `flow`."""
     if not isinstance(dequantizer, Flow):
         found = type(dequantizer).__name__
         raise TypeError(f"A dequantizer is a Flow, as flows.dequantizer makes it; got {found}.")

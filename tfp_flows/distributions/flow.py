@@ -1,4 +1,4 @@
-"""A flow: a base distribution seen through a bijector."""
+"""A flow: a base distribution transformed by a bijector, possibly given a context."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.core import FlowBijector, Network, private
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.variables import FrozenByNetworks
-from tfp_flows.distributions.conditioned import Conditioned
-from tfp_flows.distributions.context import ContextPort, unmerged
+from tfp_flows.distributions.conditioned import Conditional
+from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import (
     Density,
     flat_log_prob,
@@ -22,59 +22,56 @@ from tfp_flows.distributions.density import (
     length_is_known,
     ranks_are_known,
 )
-from tfp_flows.keras_engine import keras
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution):
-    r"""A `tfd.TransformedDistribution` that checks what comes in and takes a `context`.
+class Flow(FrozenByNetworks, Copyable, Conditional, Density, private.TransformedDistribution):
+    r"""A `tfd.TransformedDistribution` that validates its arguments and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$
 
-    Where data have no latent, on and beyond the bounds of a bijector as `tfb.Sigmoid`, the
-    log-density is minus infinity, without a gradient. That holds for bijectors of TFP and
-    `fb.Logit` that are the bijector or parts of an `fb.Chain`. Latents far out may round to data on
-    a bound: `experimental_sample_and_log_prob` gives their log-density, `log_prob` cannot.
+    Values without a latent, on and beyond the bounds of a bijector such as `tfb.Sigmoid`, have
+    log-density minus infinity and no gradient. That holds for bijectors of TFP and `fb.Logit` that
+    are the bijector or parts of an `fb.Chain`. Extreme latents may round to values on a bound:
+    `experimental_sample_and_log_prob` returns their log-density, `log_prob` cannot.
 
     Args:
-      distribution: the base, over latents.
+      distribution: the base, a distribution over latents.
       bijector: from latent to data; any injective `tfb.Bijector`.
-      context_shape: shape of one example's context, for a bijector that is conditioned; `()` is
-        one number or label. None: the flow takes no context.
+      context_shape: shape of one example's context; `()` for one number or label. None: the flow
+        takes no context.
       context_encoder: a network (a Keras layer, a function) from contexts `[n, *context_shape]` to
-        the vectors `[n, width]` that the conditioners get; None: they get the context itself,
-        flat. It runs once for each context that is given, whatever the number of values. With an
-        Embedding of Keras contexts are labels, see `flows.with_labels`.
-      standardize_context: whether contexts are standardised by the mean and the standard deviation
-        of those that `flows.initialize` (or the first `fit`) sees, for each entry of their last
-        axis (see `fb.Standardize`); until then they are taken as they come. None: yes, unless a
-        `context_encoder` takes them, which may read their values as indices, times or a mask.
-        Labels never are. The `fb.Standardize` of another flow stands for its constants.
-      name: name of the distribution. None: it is called by its `kind`, and a joint distribution
-        names it by its place, as it does those of TFP.
-      kind: what messages call a flow without a name.
+        features `[n, width]`, which the conditioners get; None: they get the flattened context. It
+        runs once per context, however many values there are. With a Keras Embedding contexts are
+        labels; see `flows.with_labels`.
+      standardize_context: whether contexts are standardised by the mean and standard deviation of
+        each entry of their last axis, as `flows.initialize` (or the first `fit`) finds them; until
+        then they are used unchanged. None: yes, unless there is a `context_encoder`, which may
+        read indices, times or a mask. Labels never are. An `fb.Standardize` of another flow shares
+        that flow's constants.
+      name: name of the distribution. None: its `kind`, and in a joint distribution the name of its
+        argument, as for distributions of TFP.
+      kind: what error messages call a flow without a name.
 
-    A conditional flow takes `context=` besides TFP's own arguments, `[..., *context_shape]`. Its
-    batch dimensions and those of the values (or the sample shape) broadcast; `condition(context)`
-    gives a plain distribution.
+    A conditional flow takes `context=`, `[..., *context_shape]`, in addition to TFP's arguments.
+    Its batch dimensions broadcast with those of the values (or with the sample shape).
+    `condition(context)` returns a plain distribution.
 
     Raises:
-      ValueError: a `context_shape` of unknown or empty sizes; an encoder without one; a base that
-        takes a context itself, or has a batch shape beside one.
+      ValueError: if `context_shape` has unknown or empty sizes; if there is an encoder without it;
+        if a conditional flow's base has a batch shape or takes a context itself.
 
     Raises (from `log_prob`, `prob`, `sample`):
-      TypeError: the values are integers.
-      ValueError: the values do not have the event shape; a context is missing, has the wrong
-        shape, or is given to a flow that takes none.
+      TypeError: if the values are integers.
+      ValueError: if the values do not have the event shape, or if a context is missing, has the
+        wrong shape, or is passed to a flow that takes none.
 
     Example:
       >>> flow = Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), tfb.Scale(2.0))
       >>> float(flow.log_prob([0.0, 0.0]))
       -3.22417...
     """
-
-    _TF_MODULE_IGNORED_PROPERTIES = tfd.Distribution._TF_MODULE_IGNORED_PROPERTIES | {"_parameters"}
 
     def __init__(
         self,
@@ -86,8 +83,7 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         name: str | None = None,
         kind: str = "flow",
     ):
-        given_name = name
-        name = name or kind
+        given_name, name = name, name or kind
         if context_encoder is not None and context_shape is None:
             raise ValueError(f"{name}: a context_encoder needs a context_shape.")
         if context_shape is not None and distribution.batch_shape.rank:
@@ -98,95 +94,79 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
             )
         if getattr(distribution, "context_shape", None) is not None:
             raise ValueError(
-                f"{name}: the base takes a context itself, which a flow does not hand on. Give the "
+                f"{name}: the base takes a context itself, which a flow does not pass on. Give the "
                 "base's bijectors to this flow, fb.Chain([*these, *the base's]), or put an "
                 "fb.ContextAffine at the latent end."
             )
-        self._encoder = None
-        if context_encoder is not None:
-            self._encoder = Network(context_encoder, name=f"{name}_context_encoder")
-        is_table = isinstance(context_encoder, keras.layers.Embedding)
-        classes = context_encoder.input_dim if is_table else None
-        self._context = self._no_dependency(
-            ContextPort(context_shape, distribution.dtype, classes, name)
+        self._context = ContextSpec(
+            context_shape, distribution.dtype, name, context_encoder, standardize_context
         )
-        self._context_units = self._units(standardize_context)
         parameters = {
             "distribution": distribution,
             "bijector": bijector,
             "context_shape": context_shape,
             "context_encoder": context_encoder,
-            "standardize_context": self._context_units or standardize_context,
+            "standardize_context": self._context.standardizer or standardize_context,
             "name": given_name,
             "kind": kind,
         }
-        if not isinstance(bijector, FlowBijector):
-            bijector = Chain([bijector])
         super().__init__(
             distribution,
-            bijector,
+            bijector if isinstance(bijector, FlowBijector) else Chain([bijector]),
             kwargs_split_fn=self._no_dependency(self._split_arguments),
             parameters=parameters,
             name=name,
         )
 
     def _split_arguments(self, kwargs: dict[str, Any]) -> tuple[dict, dict]:
-        """For the methods that are TFP's own: what goes to the base, and to the bijector."""
-        features = self.encode_context(kwargs.get("context"))
-        return {}, {} if features is None else {"context": features}
-
-    def _units(self, asked: bool | Standardize | None) -> Standardize | None:
-        """What standardises contexts; None if nothing does."""
-        if isinstance(asked, Standardize):
-            return asked
-        if asked not in (None, True, False):
-            raise TypeError(
-                "standardize_context must be True, False, None or an fb.Standardize, got "
-                f"{asked!r}."
-            )
-        shape, dtype = self.context_shape, self.context_dtype
-        wanted = self._encoder is None if asked is None else asked
-        if not wanted or shape is None or not dtype.is_floating:
-            return None
-        return Standardize(shape[-1] if shape else 1, dtype, name="context_units")
+        """The arguments of the base and of the bijector, in methods that are TFP's own."""
+        return {}, _optional(self.encode_context(kwargs.get("context")))
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
-        return tfd.TransformedDistribution._parameter_properties(dtype, num_classes)
-
-    @property
-    def context_shape(self) -> tuple[int, ...] | None:
-        """Shape of one example's context; None for a flow that takes none."""
-        return self._context.shape
-
-    @property
-    def context_dtype(self) -> tf.DType:
-        """The dtype of contexts: whole numbers for labels, else that of the flow."""
-        return self._context.dtype
+        return super()._parameter_properties(dtype, num_classes)
 
     @property
     def context_encoder(self) -> Network | None:
-        """What turns contexts into the vectors that conditioners get."""
-        return self._encoder
-
-    def checked_context(self, context) -> tf.Tensor | None:
-        """The context as a tensor; raises ValueError if it is missing, unwanted or misshaped."""
-        return self._context.checked(context)
-
-    def condition(self, context) -> Conditioned:
-        """This flow given a context, as a plain distribution for TFP's pipelines.
-
-        Its batch shape is that of the context: `context.shape` without `context_shape`.
-        """
-        return Conditioned(self, context)
+        """The network from contexts to the features that conditioners get."""
+        return self._context.encoder
 
     @property
-    def context_units(self) -> Standardize | None:
-        """What standardises contexts; None if they are taken as they are."""
-        return self._context_units
+    def context_standardizer(self) -> Standardize | None:
+        """The bijector that standardises contexts; None if they are used unchanged."""
+        return self._context.standardizer
 
-    def _call_log_prob(self, value, name, **kwargs):
-        # TFP would cast integers silently.
+    def encode_context(self, context: Any) -> tf.Tensor | None:
+        """The features of a context, `[..., width]`, which the conditioners get.
+
+        For `bijector.forward(z, context=features)` and the like; the flow's own methods call it.
+        """
+        return self._context.features(self._context.validated(context))
+
+    def initialize_context(self, context: Any) -> None:
+        """Sets location and scale of the context's standardizer, unless that is done.
+
+        `flows.initialize` calls it.
+
+        Args:
+          context: `[..., *context_shape]`.
+        """
+        self._context.initialize(self._context.validated(context))
+
+    def with_features(
+        self, value: tf.Tensor, event_ndims: int, context: Any
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Values, and the features of the context, broadcast to one batch shape."""
+        return self._broadcast(value, event_ndims, self.encode_context(context))
+
+    def _broadcast(
+        self, value: tf.Tensor, event_ndims: int, features: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        if features is None:
+            return value, None
+        return self._context.broadcast(value, event_ndims, features)
+
+    def _log_prob(self, value, context=None) -> tf.Tensor:
         value = tf.convert_to_tensor(value, dtype_hint=self.dtype)
         if not value.dtype.is_floating:
             raise TypeError(
@@ -194,13 +174,9 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
                 "integer pixels: flows.Dequantized(flow, levels=...); cast what is continuous."
             )
         value = tf.cast(value, self.dtype)
-        context = self.checked_context(kwargs.get("context"))
-        kwargs = kwargs | {"context": context}
+        context = self._context.validated(context)
         if not ranks_are_known(value, context):
-            return flat_log_prob(self, value, **kwargs)
-        return super()._call_log_prob(value, name, **kwargs)
-
-    def _log_prob(self, value, context=None):
+            return flat_log_prob(self, value, context)
         ndims = len(self.event_shape)
         event = value.shape[-ndims:] if ndims else ()
         if not self.event_shape.is_compatible_with(event):  # TFP would broadcast it
@@ -208,116 +184,82 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
                 f"{self.name} has event shape {tuple(self.event_shape)}, got values of shape "
                 f"{value.shape}; the last dimensions must be the event's."
             )
-        value, features = self.with_features(value, ndims, context)
+        value, features = self._broadcast(value, ndims, self._context.features(context))
         latent, log_det, inside = self.bijector.inverse_within(value, ndims, features)
         log_prob = self.distribution.log_prob(latent) + log_det
         return log_prob if inside is None else tf.where(inside, log_prob, -math.inf)
 
-    def _cdf(self, y, context=None):
-        return self._cumulative(y, context, "cdf", "survival_function", (0.0, 1.0))
-
-    def _survival_function(self, y, context=None):
-        return self._cumulative(y, context, "survival_function", "cdf", (1.0, 0.0))
-
-    def _log_cdf(self, y, context=None):
-        ends = -math.inf, 0.0
-        return self._cumulative(y, context, "log_cdf", "log_survival_function", ends)
-
-    def _log_survival_function(self, y, context=None):
-        ends = 0.0, -math.inf
-        return self._cumulative(y, context, "log_survival_function", "log_cdf", ends)
-
-    def _cumulative(self, y, context, rising: str, falling: str, ends: tuple[float, float]):
-        """A function of the base's, and its values below and above the support."""
-        y, features = self.with_features(y, 0, context)
-        given = {} if features is None else {"context": features}
-        increasing = private.is_increasing(self.bijector, **given)
-        latent, _, inside = self.bijector.inverse_within(y, 0, **given)
-        base = self.distribution
-        found = tf.where(increasing, getattr(base, rising)(latent), getattr(base, falling)(latent))
-        if inside is None:
-            return found
-        is_below = y < self.bijector.forward(latent, **given)  # which is in the support
-        return tf.where(inside, found, tf.where(is_below, *(tf.constant(e, y.dtype) for e in ends)))
-
-    def encode_context(self, context) -> tf.Tensor | None:
-        """What the conditioners get: the context's features, `[..., width]`.
-
-        For `bijector.forward(z, context=...)` and its like; the flow's own methods call it.
-        """
-        context = self.checked_context(context)
-        if context is None:
-            return None
-        context = self._standardized(context)
-        if self._encoder is None:
-            return self._context.vectors(context)
-        features = self._encoder.features(self._context.merged(context))
-        if not tf.is_tensor(features) or features.shape.rank != 2:
-            found = getattr(features, "shape", type(features).__name__)
-            raise ValueError(
-                f"{self.name}: the context_encoder must map [n, *{self.context_shape}] to vectors "
-                f"[n, width]; it returned {found}. End it with a pooling or Flatten layer, or a "
-                "recurrent layer that returns its last output."
-            )
-        features = tf.cast(features, self.distribution.dtype)
-        return unmerged(features, context, len(self.context_shape))
-
-    def with_features(
-        self, value: tf.Tensor, event_ndims: int, context
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Values, and the features of the context, with one common batch shape."""
-        features = self.encode_context(context)
-        if features is None:
-            return value, None
-        return self._context.broadcast(value, event_ndims, features)
-
-    def _standardized(self, context: tf.Tensor) -> tf.Tensor:
-        if self._context_units is None:
-            return context
-        channels = context if self.context_shape else context[..., tf.newaxis]
-        channels, _ = self._context_units.checked_inverse_and_log_det(channels, None)
-        return channels if self.context_shape else channels[..., 0]
-
-    def initialize_context(self, context) -> None:
-        """Sets what contexts are standardised by, unless that is done; `initialize` calls it.
-
-        Args:
-          context: `[..., *context_shape]`.
-        """
-        context = self.checked_context(context)
-        if self._context_units is not None:
-            self._context_units.initialize(context if self.context_shape else context[..., None])
-
-    def _call_sample_n(self, sample_shape, seed, context=None):
-        context = self.checked_context(context)
+    def _call_sample_n(self, sample_shape, seed, context=None) -> tf.Tensor:
+        context = self._context.validated(context)
         if not (length_is_known(sample_shape) and ranks_are_known(context)):
             return flat_sample(self, self.sample, sample_shape, seed, context)
-        features = self.encode_context(context)
-        if features is None:
-            return super()._call_sample_n(sample_shape, seed)
-        latent = self.distribution.sample(self._context.sample_shape(sample_shape, features), seed)
-        return self.bijector.forward(latent, context=self._spread(features, latent))
+        sample_shape, features = self._sample_shape_and_features(sample_shape, context)
+        latent = self.distribution.sample(sample_shape, seed)
+        return self._to_data(latent, features)[0]
 
-    def _sample_and_log_prob(self, sample_shape, seed, context=None):
-        context = self.checked_context(context)
+    def _sample_and_log_prob(self, sample_shape, seed, context=None) -> tuple[tf.Tensor, tf.Tensor]:
+        context = self._context.validated(context)
         if not (length_is_known(sample_shape) and ranks_are_known(context)):
             draw = self.experimental_sample_and_log_prob
             return flat_sample(self, draw, sample_shape, seed, context)
-        features = self.encode_context(context)
-        if features is not None:
-            sample_shape = self._context.sample_shape(sample_shape, features)
+        sample_shape, features = self._sample_shape_and_features(sample_shape, context)
         latent, log_prob = self.distribution.experimental_sample_and_log_prob(sample_shape, seed)
-        if features is not None:
-            features = self._spread(features, latent)
-        event_ndims = len(self.distribution.event_shape)
-        value, log_det = self.bijector.forward_and_log_det(latent, event_ndims, features)
+        value, log_det = self._to_data(latent, features)
         return value, log_prob - log_det
 
-    def _spread(self, features: tf.Tensor, latent: tf.Tensor) -> tf.Tensor:
-        """Features for each latent."""
-        return self._context.broadcast(latent, len(self.distribution.event_shape), features)[1]
+    def _sample_shape_and_features(
+        self, sample_shape: Any, context: tf.Tensor | None
+    ) -> tuple[Any, tf.Tensor | None]:
+        features = self._context.features(context)
+        if features is None:
+            return sample_shape, None
+        return self._context.sample_shape(sample_shape, features), features
 
-    def _default_event_space_bijector(self):
+    def _to_data(
+        self, latent: tf.Tensor, features: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        ndims = len(self.distribution.event_shape)
+        _, features = self._broadcast(latent, ndims, features)
+        return self.bijector.forward_and_log_det(latent, ndims, features)
+
+    def _cdf(self, y, context=None) -> tf.Tensor:
+        return self._from_base(y, context, "cdf", "survival_function", (0.0, 1.0))
+
+    def _survival_function(self, y, context=None) -> tf.Tensor:
+        return self._from_base(y, context, "survival_function", "cdf", (1.0, 0.0))
+
+    def _log_cdf(self, y, context=None) -> tf.Tensor:
+        outside = -math.inf, 0.0
+        return self._from_base(y, context, "log_cdf", "log_survival_function", outside)
+
+    def _log_survival_function(self, y, context=None) -> tf.Tensor:
+        outside = 0.0, -math.inf
+        return self._from_base(y, context, "log_survival_function", "log_cdf", outside)
+
+    def _from_base(
+        self, y, context, increasing: str, decreasing: str, outside: tuple[float, float]
+    ) -> tf.Tensor:
+        """A cumulative function by a method of the base.
+
+        Args:
+          y: values.
+          context: their context.
+          increasing, decreasing: methods of the base, by whether the bijector increases.
+          outside: the function below and above the support.
+        """
+        y, features = self.with_features(y, 0, context)
+        kwargs = _optional(features)
+        is_increasing = private.is_increasing(self.bijector, **kwargs)
+        latent, _, inside = self.bijector.inverse_within(y, 0, **kwargs)
+        values = [getattr(self.distribution, m)(latent) for m in (increasing, decreasing)]
+        found = tf.where(is_increasing, *values)
+        if inside is None:
+            return found
+        ends = [tf.constant(value, y.dtype) for value in outside]
+        is_below = y < self.bijector.forward(latent, **kwargs)  # which is in the support
+        return tf.where(inside, found, tf.where(is_below, *ends))
+
+    def _default_event_space_bijector(self) -> tfb.Bijector | None:
         base = self.distribution.experimental_default_event_space_bijector()
         return None if base is None else Chain([self.bijector, base])
 
@@ -328,3 +270,8 @@ class Flow(FrozenByNetworks, Copyable, Density, private.TransformedDistribution)
         )
 
     __str__ = __repr__
+
+
+def _optional(features: tf.Tensor | None) -> dict[str, tf.Tensor]:
+    """Arguments for bijectors of TFP, which take no context."""
+    return {} if features is None else {"context": features}

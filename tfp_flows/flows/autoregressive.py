@@ -10,17 +10,10 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import made
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
-    as_units,
-    check_context_shape,
-    check_counts,
-    check_dtype,
-    check_event_shape,
-    flow_of,
-    ready_made,
-    seeds_from,
-    taking_turns,
-)
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.layers import alternating, as_units, check_counts, seeds_from
+from tfp_flows.transformers import Affine, RationalQuadraticSpline
 from tfp_flows.transformers.affine import ScaleMap
 
 tfb = tfp.bijectors
@@ -47,37 +40,27 @@ def maf(
     """Masked autoregressive flow: densities take one evaluation of each network.
 
     `layers` autoregressive layers with MADE networks, and an `ActNorm` before each (in place of
-    the paper's batch normalisation, whose statistics depend on the batch). Sampling is a search,
-    of one pass for each feature at most.
+    the paper's batch normalisation, whose statistics depend on the batch). Sampling is a search
+    that takes at most one pass per feature.
 
     Source: Masked Autoregressive Flow for Density Estimation, arXiv 1705.07057; with splines,
     Neural Spline Flows, arXiv 1906.04032.
 
     Args:
-      event_shape: `(features,)`.
       layers: number of autoregressive layers.
       hidden: units of the networks' hidden layers.
-      transformer: what is done to each feature: `"affine"` (see `fb.MaskedAutoregressive`) or
-        `"spline"` (see `fb.SplineAutoregressive`).
-      bins: of each spline.
-      bound: half the side of the box where the splines live.
-      scale_map: of affine layers; see `fb.AffineCoupling`.
-      order: of the features, `"reverse"` (turned round from layer to layer) or `"random"` (drawn
-        for each layer from `seed`). With reversed orders, layers hold their parameters together
-        in an `fb.Repeat`, which makes optimizer updates cheap.
-      activation: a Keras activation.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
-      seed: of random orders; from TensorFlow's global generator if None.
-      dtype: of the flow.
-      name: name of the distribution.
+      transformer: what is done to each feature: `"affine"`, or `"spline"` (rational-quadratic).
+      bins: number of bins of each spline.
+      bound: splines transform `[-bound, bound]` and are the identity outside.
+      scale_map: from raw outputs of the network to log-scales of affine layers: `"exp_tanh"`,
+        `"sigmoid"`, `"clamp"`, `"softplus"` or a function.
+      order: order of the features, `"reverse"` (reversed from layer to layer) or `"random"` (drawn
+        from `seed` for each layer). With reversed orders, layers hold their variables stacked, as
+        `fb.Repeat` does, which makes optimizer updates cheap.
+      seed: of random orders; None: from TensorFlow's global generator.
 
     Raises:
-      ValueError: an event shape that is no vector, or an unknown transformer or order.
+      ValueError: if the event is not a vector, or if the transformer or the order is unknown.
 
     Example:
       >>> flow = maf(event_shape=(6,), layers=2, hidden=(16, 16))
@@ -87,7 +70,7 @@ def maf(
     return _flow(invert=False, **locals())
 
 
-@ready_made
+@ready_made(like=maf)
 def iaf(
     event_shape: Sequence[int],
     layers: int = 5,
@@ -107,18 +90,14 @@ def iaf(
 ) -> Flow:
     """Inverse autoregressive flow: samples, with their densities, take one evaluation.
 
-    The layers of `maf` the other way round, for variational inference: use
-    `experimental_sample_and_log_prob`. The density of data that come from elsewhere is a search,
-    of one pass for each feature at most.
+    The inverses of the layers of `maf`, for variational inference: use
+    `experimental_sample_and_log_prob`. The density of other data is a search that takes at most one
+    pass per feature.
 
     Source: Improving Variational Inference with Inverse Autoregressive Flow, arXiv 1606.04934.
 
-    Args:
-      event_shape, layers, hidden, transformer, bins, bound, scale_map, order, activation,
-        data_bijector, context_shape, standardize_context, seed, dtype, name: see `maf`.
-
     Raises:
-      ValueError: as for `maf`.
+      ValueError: if the event is not a vector, or if the transformer or the order is unknown.
 
     Example:
       >>> flow = iaf(event_shape=(6,), layers=2, hidden=(16, 16))
@@ -147,35 +126,33 @@ def _flow(
     dtype,
     name,
 ) -> Flow:
-    dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    (features,) = build.shape
     check_counts(layers=layers)
-    context = check_context_shape(context_shape, (1,), name)
     if transformer not in ("affine", "spline"):
         raise ValueError(f"transformer must be 'affine' or 'spline', got {transformer!r}.")
     if order not in ("reverse", "random"):
         raise ValueError(f"order must be 'reverse' or 'random', got {order!r}.")
     seeds = seeds_from(seed)
-    numbers = 2 if transformer == "affine" else 3 * bins - 1
+    if transformer == "affine":
+        element_wise = Affine(scale_map)
+    else:
+        element_wise = RationalQuadraticSpline(bins, bound)
 
-    def make_layer(turn: bool) -> list[tfb.Bijector]:
-        entries = "reverse" if turn else "sequential"
+    def make_layer(swap: bool) -> list[tfb.Bijector]:
+        entries = "reverse" if swap else "sequential"
         net = made(
             features,
-            numbers,
+            element_wise.num_params,
             as_units(hidden),
             order if order == "random" else entries,
             activation,
-            context,
+            build.context,
             next(seeds),
-            dtype=dtype.name,
+            dtype=build.dtype.name,
         )
-        if transformer == "affine":
-            layer = fb.MaskedAutoregressive(net, scale_map)
-        else:
-            layer = fb.SplineAutoregressive(net, bins, bound)
-        return [fb.ActNorm(features, dtype=dtype), fb.Invert(layer) if invert else layer]
+        layer = fb.MaskedAutoregressive(net, element_wise)
+        return [fb.ActNorm(features, dtype=build.dtype), fb.Invert(layer) if invert else layer]
 
-    # A mask belongs to the layer, so that layers with orders of their own cannot be stacked.
-    bijector = taking_turns(make_layer, layers, order == "reverse", reversible=False)
-    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)
+    # A mask belongs to its layer, so layers with different random orders cannot be stacked.
+    return build.flow(alternating(make_layer, layers, order == "reverse", reversible=False))

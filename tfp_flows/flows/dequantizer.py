@@ -1,4 +1,4 @@
-"""Noise between the grey levels, learned."""
+"""Variational dequantisation: a learned distribution of the noise added to pixels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.layers import (
     as_filters,
     as_units,
     check_counts,
-    check_dtype,
-    check_event_shape,
-    kept_features,
-    network_policy,
-    ready_made,
+    identity_features,
     vector_mask,
 )
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -44,46 +43,41 @@ def dequantizer(
     `layers` mixture-CDF couplings (checkerboards for images, with residual networks; halves of
     vectors, with MLPs), and a sigmoid. The couplings run in the direction that is in closed form
     when noise is drawn. It starts close to uniform noise. Use it as
-    `Dequantized(flow, levels, dequantizer=...)`, of which it is trained with the rest.
+    `Dequantized(flow, levels, dequantizer=...)`, which trains it together with the flow.
 
     Source: Flow++: Improving Flow-Based Generative Models with Variational Dequantization and
     Architecture Design, arXiv 1902.00275, section 3.1 (without its attention).
 
     Args:
-      event_shape: of the pixels: `(features,)`, or `(height, width, channels)`.
+      event_shape: shape of the images, `(height, width, channels)` or `(features,)`; it is also
+        the shape of the context.
       layers: number of couplings.
-      hidden: for images, the filters of the residual blocks; for vectors, the units of the
-        hidden layers.
-      components: logistic distributions in each mixture.
-      blocks: residual blocks of each network, for images.
-      activation: a Keras activation.
-      dropout: rate in the networks, while training.
-      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's.
-      dtype: of the flow that models the pixels.
-      name: name of the distribution.
+      hidden: for images, the filters of the residual blocks; for vectors, the units of the hidden
+        layers.
+      components: number of logistic distributions in each mixture.
+      dtype: dtype of the flow that models the pixels.
 
     Raises:
-      ValueError: an event shape that does not fit: couplings need two entries or more.
+      ValueError: if the event shape does not fit: couplings need two entries or more.
 
     Example:
       >>> noise = dequantizer(event_shape=(4, 4, 1), layers=2, hidden=8)
       >>> noise.sample(5, context=tf.zeros([5, 4, 4, 1])).shape
       TensorShape([5, 4, 4, 1])
     """
-    dtype = check_dtype(dtype, name)
-    network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name)
+    build = FlowBuilder(name, event_shape, dtype, network_dtype=network_dtype, ranks=(1, 3))
+    shape, dtype, network_dtype = build.shape, build.dtype, build.network_dtype
     check_counts(layers=layers, components=components, blocks=blocks)
-    numbers = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
-    def make_coupling(swap: bool) -> fb.MixtureCDFCoupling:
+    def make_coupling(swap: bool) -> fb.Coupling:
         if len(shape) == 1:
             (features,) = shape
             mask = vector_mask(features)
-            kept = kept_features(features, swap)
+            identity = identity_features(features, swap)
             net = mlp(
-                kept,
-                numbers * (features - kept),
+                identity,
+                mixture.num_params * (features - identity),
                 as_units(hidden),
                 activation,
                 dropout,
@@ -96,7 +90,7 @@ def dequantizer(
                 raise ValueError(f"{name}: a checkerboard needs two positions, got {shape}.")
             net = resnet(
                 shape,
-                numbers * shape[-1],
+                mixture.num_params * shape[-1],
                 as_filters(hidden),
                 blocks,
                 activation,
@@ -104,12 +98,12 @@ def dequantizer(
                 shape,
                 dtype=network_dtype,
             )
-        return fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components)
+        return fb.Coupling(net, mixture, mask, swap)
 
     eps = rounding_unit(dtype)
     steps = [fb.Invert(make_coupling(i % 2 == 1)) for i in range(layers)]
-    # Not quite to the ends: noise of exactly 0 or 1 would have an infinite log-det.
+    # Short of the ends: noise of exactly 0 or 1 would have an infinite log-det.
     unit = tfb.Sigmoid(tf.constant(eps, dtype), tf.constant(1.0 - eps, dtype))
     base = tfd.Sample(tfd.Logistic(tf.zeros([], dtype), tf.ones([], dtype)), shape, name="base")
-    # The context is an image in [-1/2, 1/2]: its units are known.
+    # The context is an image in [-1/2, 1/2], which needs no standardising.
     return Flow(base, fb.Chain([unit, *steps]), shape, standardize_context=False, name=name)

@@ -10,22 +10,21 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.image_scales import Image
+from tfp_flows.flows.layers import (
+    alternating,
     as_filters,
     as_units,
-    check_context_shape,
     check_counts,
-    check_dtype,
-    check_event_shape,
-    flow_of,
-    kept_features,
+    identity_features,
     mixing,
-    network_policy,
-    ready_made,
     seeds_from,
-    taking_turns,
     vector_mask,
 )
+from tfp_flows.keras_engine import keras
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb = tfp.bijectors
 
@@ -54,10 +53,10 @@ def flow_plus_plus(
 
     For vectors, `layers` couplings with MLPs. For images, in the paper's order from data to
     latent: checkerboard couplings, squeeze, channel couplings, checkerboard couplings, with
-    residual networks. The paper's self-attention and gates in these networks are left out.
-    Sampling searches for roots and is slower than training; see `fb.MixtureCDFCoupling`.
+    residual networks, without the paper's self-attention and gates. Sampling searches for roots and
+    is slower than training; see `fb.MixtureCDFCoupling`.
 
-    For pixels the paper's other part is `flows.dequantizer`.
+    For pixels, the other part of the paper is `flows.dequantizer`.
 
     Source: Flow++: Improving Flow-Based Generative Models with Variational Dequantization and
     Architecture Design, arXiv 1902.00275.
@@ -67,72 +66,63 @@ def flow_plus_plus(
       layers: number of couplings, for vectors.
       hidden: for vectors, the units of the hidden layers, (128, 128) if None; for images, the
         filters of the residual blocks, 32 if None.
-      components: logistic distributions in each mixture.
+      components: number of logistic distributions in each mixture.
       couplings: for images, how many before the squeeze, and after it on channels and on
         checkerboards.
-      blocks: residual blocks of each network, for images.
-      activation: a Keras activation.
-      dropout: rate in the networks, while training.
-      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
-        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
-      stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
-        which makes optimizer updates cheap.
-      reversible: train by inversion; see `fb.Chain`. It rebuilds what is kept by searching.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
-      seed: of the initial rotations.
-      dtype: of the flow.
-      name: name of the distribution.
+      stacked: for vectors, whether layers hold their variables stacked, as `fb.Repeat` does, which
+        makes optimizer updates cheap.
+      seed: of the initial rotations; None: from TensorFlow's global generator.
 
     Raises:
-      ValueError: an event shape that does not fit, as an image that cannot be squeezed.
+      ValueError: if the event shape does not fit, as an image that cannot be squeezed.
 
     Example:
       >>> flow = flow_plus_plus(event_shape=(6,), layers=2, hidden=(16, 16), components=4)
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 6])
     """
-    dtype = check_dtype(dtype, name)
-    network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
+    build = FlowBuilder(
+        name,
+        event_shape,
+        dtype,
+        data_bijector,
+        context_shape,
+        standardize_context,
+        network_dtype,
+        ranks=(1, 3),
+    )
     check_counts(layers=layers, components=components, blocks=blocks)
-    context = check_context_shape(context_shape, (1,), name)
+    context, network_dtype = build.context, build.network_dtype
     seeds = seeds_from(seed)
-    numbers = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
-    if len(shape) == 1:
-        (features,) = shape
-        mask = vector_mask(features)
-        hidden = as_units((128, 128) if hidden is None else hidden)
+    def after_mixing(net: keras.Model, size: int, mask: str, swap: bool) -> list[tfb.Bijector]:
+        coupling = fb.Coupling(net, mixture, mask, swap)
+        return [*mixing(size, seeds, build.dtype), coupling]
+
+    if len(build.shape) == 1:
+        (features,) = build.shape
+        mask, units = vector_mask(features), as_units((128, 128) if hidden is None else hidden)
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
-            kept = kept_features(features, swap)
-            outputs = numbers * (features - kept)
-            net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
-            return [
-                *mixing(features, seeds, dtype),
-                fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components),
-            ]
+            identity = identity_features(features, swap)
+            outputs = mixture.num_params * (features - identity)
+            net = mlp(identity, outputs, units, activation, dropout, context, dtype=network_dtype)
+            return after_mixing(net, features, mask, swap)
 
-        bijector = taking_turns(make_layer, layers, stacked, reversible)
-        return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
+        return build.flow(alternating(make_layer, layers, stacked, reversible))
 
     filters = as_filters(32 if hidden is None else hidden)
-    h, w, c = shape
-    before, on_channels, after = _checked_couplings(couplings, shape, name)
+    before, on_channels, after = _validated_couplings(couplings, build.shape, name)
 
-    def steps(image: tuple[int, int, int], mask: str, count: int) -> list[tfb.Bijector]:
+    def make_couplings(image: Image, mask: str, count: int) -> list[tfb.Bijector]:
         h, w, c = image
-        kept = c if mask == "checkerboard" else c // 2
-        made = []
+        identity = c if mask == "checkerboard" else c // 2
+        parts = []
         for i in range(count):
             net = resnet(
-                (h, w, kept),
-                numbers * kept,
+                (h, w, identity),
+                mixture.num_params * identity,
                 filters,
                 blocks,
                 activation,
@@ -140,29 +130,24 @@ def flow_plus_plus(
                 context,
                 dtype=network_dtype,
             )
-            made += [
-                *mixing(c, seeds, dtype),
-                fb.MixtureCDFCoupling(net, mask=mask, swap=i % 2 == 1, components=components),
-            ]
-        return made
+            parts += after_mixing(net, c, mask, swap=i % 2 == 1)
+        return parts
 
+    h, w, c = build.shape
     squeezed = (h // 2, w // 2, 4 * c)
     chain = fb.Chain(
         [
-            *steps(shape, "checkerboard", before),
+            *make_couplings(build.shape, "checkerboard", before),
             fb.Squeeze(),
-            *steps(squeezed, "channel", on_channels),
-            *steps(squeezed, "checkerboard", after),
+            *make_couplings(squeezed, "channel", on_channels),
+            *make_couplings(squeezed, "checkerboard", after),
         ],
         reversible,
     )
-    bijector = fb.MultiScale([chain], shape)  # one level, which makes the latent a vector
-    return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
+    return build.flow(fb.MultiScale([chain], build.shape))  # one scale: the latent is a vector
 
 
-def _checked_couplings(
-    couplings: Sequence[int], shape: tuple[int, int, int], name: str
-) -> tuple[int, int, int]:
+def _validated_couplings(couplings: Sequence[int], shape: Image, name: str) -> tuple[int, int, int]:
     counts = tuple(couplings)
     if len(counts) != 3 or min(counts) < 0 or sum(counts) == 0:
         raise ValueError(
@@ -176,7 +161,7 @@ def _checked_couplings(
         )
     if counts[2] and h * w == 4:
         raise ValueError(
-            f"{name}: of {h}x{w} images one position is left after the squeeze, and no "
+            f"{name}: one position of {h}x{w} images is left after the squeeze, which has no "
             "checkerboard. Give couplings=(4, 2, 0), or larger images."
         )
     return counts

@@ -1,4 +1,4 @@
-"""Flows without a coupling structure: FFJORD and residual flows."""
+"""Flows without a coupling structure: continuous (FFJORD) and residual ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import drift, lipschitz_mlp
+from tfp_flows.conditioners import lipschitz_mlp, vector_field
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
-    as_units,
-    check_context_shape,
-    check_counts,
-    check_dtype,
-    check_event_shape,
-    flow_of,
-    ready_made,
-    seeds_from,
-)
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.layers import as_units, check_counts, seeds_from
 
 tfb = tfp.bijectors
 
@@ -32,7 +25,7 @@ def ffjord(
     blocks: int = 1,
     activation: str = "softplus",
     solver: str = "adaptive",
-    steps: int = 20,
+    num_steps: int = 20,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     trace: str = "exact",
@@ -48,50 +41,48 @@ def ffjord(
 ) -> Flow:
     """FFJORD for vectors: points flow along a learnt velocity field for a time of 1.
 
-    Each block has a drift network of its own, and an `ActNorm` between it and the data.
+    Each block has a vector-field network of its own, and an `ActNorm` between it and the data.
 
-    Source: FFJORD, arXiv 1810.01367; Neural Ordinary Differential Equations, arXiv 1806.07366.
+    Source: FFJORD, arXiv 1810.01367; Neural Ordinary Differential Equations, arXiv 1806.07366; for
+    the penalties, How to Train Your Neural ODE, arXiv 2002.02798.
 
     Args:
-      event_shape: `(features,)`.
-      hidden: units of the hidden layers of each drift; see `conditioners.drift`.
-      blocks: how many continuous flows follow each other.
-      activation: a smooth Keras activation.
-      solver, steps, rtol, atol: see `fb.ContinuousFlow`.
-      trace: `"exact"`, or `"hutchinson"` for training with many features. It can be changed later:
-        `for b in flow.submodules: b.trace = "exact"` for those that are a `fb.ContinuousFlow`.
-      noise: see `fb.ContinuousFlow`.
-      kinetic_penalty, jacobian_penalty: what `fit` adds to the loss to keep paths simple; 0.01
-        each in the paper on them (arXiv 2002.02798).
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all drifts see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
+      hidden: units of the networks' hidden layers.
+      blocks: number of continuous flows, one after the other.
+      activation: a smooth Keras activation, by name.
+      solver: `"adaptive"`, Dormand and Prince's method with steps that keep the tolerances, or
+        `"fixed"`, `num_steps` equal steps of the classical Runge-Kutta method.
+      num_steps: number of steps of the fixed solver.
+      rtol: relative tolerance of the adaptive solver for each step.
+      atol: absolute tolerance of the adaptive solver for each step.
+      trace: how the divergence is computed: `"exact"`, or `"hutchinson"` (an estimate) for training
+        with many features. It can be changed later, on the parts of the flow that are an
+        `fb.ContinuousFlow`: `part.trace = "exact"`.
+      noise: of Hutchinson's estimator, `"rademacher"` or `"gaussian"`.
+      kinetic_penalty: weight of the squared speed in the loss of `fit`; 0.01 in the paper.
+      jacobian_penalty: weight of the squared Jacobian in the loss of `fit`; 0.01 in the paper.
       seed: of Hutchinson's noise.
-      dtype: of the flow.
-      name: name of the distribution.
 
     Raises:
-      ValueError: the event is no vector, or a setting makes no sense.
+      ValueError: if the event is not a vector, or a setting is not among those above.
 
     Example:
       >>> flow = ffjord(event_shape=(2,), hidden=(16,))
       >>> flow.log_prob(tf.zeros([10, 2])).shape
       TensorShape([10])
     """
-    dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    (features,) = build.shape
     check_counts(blocks=blocks)
-    context = check_context_shape(context_shape, (1,), name)
     parts = []
     for block_seed in itertools.islice(seeds_from(seed), blocks):
-        net = drift(features, as_units(hidden), activation, context, dtype=dtype.name)
+        net = vector_field(
+            features, as_units(hidden), activation, build.context, dtype=build.dtype.name
+        )
         flow = fb.ContinuousFlow(
             net,
             solver=solver,
-            steps=steps,
+            num_steps=num_steps,
             rtol=rtol,
             atol=atol,
             trace=trace,
@@ -100,10 +91,8 @@ def ffjord(
             kinetic_penalty=kinetic_penalty,
             jacobian_penalty=jacobian_penalty,
         )
-        parts += [fb.ActNorm(features, dtype=dtype), flow]
-    return flow_of(
-        fb.Chain(parts), data_bijector, (features,), dtype, context, standardize_context, name
-    )
+        parts += [fb.ActNorm(features, dtype=build.dtype), flow]
+    return build.flow(fb.Chain(parts))
 
 
 @ready_made
@@ -122,43 +111,33 @@ def residual(
 ) -> Flow:
     """A residual flow: layers `x + g(x)`, where every entry changes at once.
 
-    Networks are `conditioners.lipschitz_mlp`, with an `ActNorm` before each layer. Densities
-    cost one evaluation of each network (and its Jacobian, or a few products with it); samples are
-    found by iteration, some ten to a hundred evaluations.
+    Networks are `conditioners.lipschitz_mlp`, with an `ActNorm` before each layer. A density costs
+    one evaluation of each network (and its Jacobian, or a few products with it); samples are found
+    by fixed-point iteration, ten to a hundred evaluations.
 
     Source: Residual Flows for Invertible Generative Modeling, arXiv 1906.02735.
 
     Args:
-      event_shape: `(features,)`.
-      layers: how many.
       hidden: units of the networks' hidden layers.
-      bound: Lipschitz constant of the networks, below 1. Nearer to 1 a layer can do more, and
-        sampling takes longer.
-      log_det: `"exact"`, or for many features `"unbiased"`; see `fb.Residual`.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
+      bound: Lipschitz constant of the networks, below 1. Closer to 1, layers are more expressive
+        and sampling takes longer.
+      log_det: `"exact"`, or `"unbiased"` for many features (the paper's estimator).
       seed: of the unbiased log-det; None, which training needs, draws anew in each call.
-      dtype: of the flow.
-      name: name of the distribution.
 
     Raises:
-      ValueError: a bound outside of (0, 1), or an event shape that does not fit.
+      ValueError: if `bound` is not in (0, 1), or the event is not a vector.
 
     Example:
       >>> flow = residual(event_shape=(2,), layers=2, hidden=(16,))
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 2])
     """
-    dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    (features,) = build.shape
     check_counts(layers=layers)
-    context = check_context_shape(context_shape, (1,), name)
-    net = lipschitz_mlp(features, as_units(hidden), bound, context=context, dtype=dtype.name)
-    step = fb.Chain([fb.ActNorm(features, dtype=dtype), fb.Residual(net, log_det, seed)])
-    # Steps of vectors are small: the bookkeeping of a loop would show.
-    bijector = fb.Chain([fb.Repeat(step, layers, unroll=True)])
-    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)
+    net = lipschitz_mlp(
+        features, as_units(hidden), bound, context=build.context, dtype=build.dtype.name
+    )
+    step = fb.Chain([fb.ActNorm(features, dtype=build.dtype), fb.Residual(net, log_det, seed)])
+    # Unrolled: layers over vectors cost less than an iteration of a loop.
+    return build.flow(fb.Chain([fb.Repeat(step, layers, unroll=True)]))

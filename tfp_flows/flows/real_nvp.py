@@ -10,20 +10,18 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import mlp, resnet
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.image_scales import Image
+from tfp_flows.flows.layers import (
+    alternating,
     as_filters,
     as_units,
-    check_context_shape,
     check_counts,
-    check_dtype,
-    check_event_shape,
-    flow_of,
-    kept_features,
-    network_policy,
-    ready_made,
-    taking_turns,
+    identity_features,
     vector_mask,
 )
+from tfp_flows.keras_engine import keras
 from tfp_flows.transformers.affine import ScaleMap
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -47,62 +45,42 @@ def nice(
 ) -> Flow:
     """NICE for vectors: additive couplings over even and odd features, then a diagonal scale.
 
-    The prior is a standard logistic. The diagonal scale (and a shift) is an `ActNorm` next to
-    the data, so it starts at the data's own scale.
+    The base is a standard logistic. The diagonal scale (and a shift) is an `ActNorm` next to the
+    data, so it starts at the data's own scale.
 
     Source: NICE: Non-linear Independent Components Estimation, arXiv 1410.8516.
 
     Args:
-      event_shape: `(features,)`.
+      event_shape: `(features,)`, of two features or more.
       layers: number of couplings.
-      hidden: units of each coupling's hidden layers.
-      activation: a Keras activation.
-      dropout: rate in the hidden layers, while training.
-      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
-        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
-      stacked: whether layers hold their parameters together (see `fb.Repeat`), which makes
-        optimizer updates cheap.
-      reversible: train by inversion; see `fb.Chain`.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
-      dtype: of the flow.
-      name: name of the distribution.
+      hidden: units of each network's hidden layers.
 
     Raises:
-      ValueError: the event is not a vector of two features or more.
+      ValueError: if the event is not a vector of two features or more.
 
     Example:
       >>> flow = nice(event_shape=(6,), layers=4, hidden=(16,))
       >>> flow.log_prob(tf.zeros([10, 6])).shape
       TensorShape([10])
     """
-    dtype = check_dtype(dtype, name)
-    network_dtype = network_policy(network_dtype, dtype)
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
-    vector_mask(features)
+    build = FlowBuilder(
+        name, event_shape, dtype, data_bijector, context_shape, standardize_context, network_dtype
+    )
+    (features,) = build.shape
+    vector_mask(features)  # raises for a single feature
     check_counts(layers=layers)
-    context = check_context_shape(context_shape, (1,), name)
-    hidden = as_units(hidden)
+    context, network_dtype, hidden = build.context, build.network_dtype, as_units(hidden)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
-        kept = kept_features(features, swap)
-        net = mlp(kept, features - kept, hidden, activation, dropout, context, dtype=network_dtype)
+        identity = identity_features(features, swap)
+        outputs = features - identity
+        net = mlp(identity, outputs, hidden, activation, dropout, context, dtype=network_dtype)
         return [fb.AdditiveCoupling(net, mask="alternate", swap=swap)]
 
-    couplings = taking_turns(make_layer, layers, stacked, reversible)
-    zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+    couplings = alternating(make_layer, layers, stacked, reversible)
+    zero, one = tf.zeros([], build.dtype), tf.ones([], build.dtype)
     base = tfd.Sample(tfd.Logistic(zero, one), features, name="base")
-    bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), couplings])
-    return flow_of(
-        bijector, data_bijector, (features,), dtype, context, standardize_context, name, base
-    )
-
-
-tfb = tfp.bijectors
+    return build.flow(fb.Chain([fb.ActNorm(features, dtype=build.dtype), couplings]), base)
 
 
 @ready_made
@@ -124,12 +102,12 @@ def real_nvp(
     dtype: tf.DType = tf.float32,
     name: str = "real_nvp",
 ) -> Flow:
-    """RealNVP: affine couplings that take turns in what they keep.
+    """RealNVP: affine couplings whose identity and transformed parts alternate.
 
     For vectors, `layers` couplings with MLPs, an `ActNorm` before each (in place of the paper's
-    batch normalisation, whose statistics depend on the batch). For images, `levels` levels: 3
+    batch normalisation, whose statistics depend on the batch). For images, `levels` scales: 3
     checkerboard couplings, squeeze, 3 channel couplings, and half of the channels factored out;
-    the last level has 4 checkerboard couplings, and residual networks throughout.
+    the last scale has 4 checkerboard couplings. Networks for images are residual.
 
     Source: Density estimation using Real NVP, arXiv 1605.08803.
 
@@ -138,65 +116,56 @@ def real_nvp(
       layers: number of couplings, for vectors.
       hidden: for vectors, the units of the hidden layers, (128, 128) if None; for images, the
         filters of the residual blocks, 32 if None.
-      levels: number of levels, for images.
-      blocks: residual blocks of each network, for images.
-      scale_map: see `AffineCoupling`.
-      activation: a Keras activation.
-      dropout: rate in the networks, while training.
-      network_dtype: dtype policy of the networks; None: Keras's if that is mixed, else the flow's;
-        `"mixed_bfloat16"` computes them in low precision, the flow's arithmetic stays exact.
-      stacked: for vectors, whether layers hold their parameters together (see `fb.Repeat`),
-        which makes optimizer updates cheap.
-      reversible: train by inversion; see `fb.Chain`.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)` for a flow given vectors, which all networks see; see `Flow`.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
-      dtype: of the flow.
-      name: name of the distribution.
+      levels: number of scales, for images.
+      stacked: for vectors, whether layers hold their variables stacked, as `fb.Repeat` does, which
+        makes optimizer updates cheap.
 
     Raises:
-      ValueError: an event shape that does not fit, as an image that cannot be squeezed.
+      ValueError: if the event shape does not fit, as an image that cannot be squeezed.
 
     Example:
       >>> flow = real_nvp(event_shape=(6,), layers=2, hidden=(16, 16))
       >>> flow.sample(3, seed=1).shape
       TensorShape([3, 6])
     """
-    dtype = check_dtype(dtype, name)
-    network_dtype = network_policy(network_dtype, dtype)
-    shape = check_event_shape(event_shape, (1, 3), name, data_bijector)
+    build = FlowBuilder(
+        name,
+        event_shape,
+        dtype,
+        data_bijector,
+        context_shape,
+        standardize_context,
+        network_dtype,
+        ranks=(1, 3),
+    )
     check_counts(layers=layers, levels=levels, blocks=blocks)
-    context = check_context_shape(context_shape, (1,), name)
+    context, network_dtype = build.context, build.network_dtype
 
-    if len(shape) == 1:
-        (features,) = shape
-        mask = vector_mask(features)
-        hidden = as_units((128, 128) if hidden is None else hidden)
+    def with_norm(net: keras.Model, size: int, mask: str, swap: bool) -> list[tfb.Bijector]:
+        norm = fb.ActNorm(size, dtype=build.dtype)
+        return [norm, fb.AffineCoupling(net, mask=mask, swap=swap, scale_map=scale_map)]
+
+    if len(build.shape) == 1:
+        (features,) = build.shape
+        mask, units = vector_mask(features), as_units((128, 128) if hidden is None else hidden)
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
-            kept = kept_features(features, swap)
-            outputs = 2 * (features - kept)
-            net = mlp(kept, outputs, hidden, activation, dropout, context, dtype=network_dtype)
-            return [
-                fb.ActNorm(features, dtype=dtype),
-                fb.AffineCoupling(net, mask=mask, swap=swap, scale_map=scale_map),
-            ]
+            identity = identity_features(features, swap)
+            outputs = 2 * (features - identity)
+            net = mlp(identity, outputs, units, activation, dropout, context, dtype=network_dtype)
+            return with_norm(net, features, mask, swap)
 
-        bijector = taking_turns(make_layer, layers, stacked, reversible)
-        return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
+        return build.flow(alternating(make_layer, layers, stacked, reversible))
 
     filters = as_filters(32 if hidden is None else hidden)
 
-    def couplings(image: tuple[int, int, int], mask: str, count: int) -> list[tfb.Bijector]:
+    def couplings(image: Image, mask: str, count: int) -> list[tfb.Bijector]:
         h, w, c = image
-        kept, outputs = (c, 2 * c) if mask == "checkerboard" else (c // 2, c)
-        steps = []
+        identity, outputs = (c, 2 * c) if mask == "checkerboard" else (c // 2, c)
+        parts = []
         for i in range(count):
             net = resnet(
-                (h, w, kept),
+                (h, w, identity),
                 outputs,
                 filters,
                 blocks,
@@ -205,28 +174,17 @@ def real_nvp(
                 context,
                 dtype=network_dtype,
             )
-            steps += [
-                fb.ActNorm(c, dtype=dtype),
-                fb.AffineCoupling(net, mask=mask, swap=i % 2 == 1, scale_map=scale_map),
-            ]
-        return steps
+            parts += with_norm(net, c, mask, swap=i % 2 == 1)
+        return parts
 
-    h, w, c = shape
+    h, w, c = build.shape
     scales = []
-    for i in range(levels):
-        if i == levels - 1:
-            scales.append(fb.Chain(couplings((h, w, c), "checkerboard", 4), reversible))
-            break
+    for _ in range(levels - 1):
         squeeze = fb.Squeeze()
         squeezed = tuple(squeeze.inverse_event_shape(tf.TensorShape([h, w, c])))
-        scales.append(
-            fb.Chain(
-                couplings((h, w, c), "checkerboard", 3)
-                + [squeeze]
-                + couplings(squeezed, "channel", 3),
-                reversible,
-            )
-        )
+        before = couplings((h, w, c), "checkerboard", 3)
+        after = couplings(squeezed, "channel", 3)
+        scales.append(fb.Chain([*before, squeeze, *after], reversible))
         h, w, c = squeezed[0], squeezed[1], squeezed[2] // 2
-    bijector = fb.MultiScale(scales, shape)
-    return flow_of(bijector, data_bijector, shape, dtype, context, standardize_context, name)
+    scales.append(fb.Chain(couplings((h, w, c), "checkerboard", 4), reversible))
+    return build.flow(fb.MultiScale(scales, build.shape))

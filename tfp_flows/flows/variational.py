@@ -12,15 +12,9 @@ from tfp_flows import bijectors as fb
 from tfp_flows.bijectors.planar import Amortized
 from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
-from tfp_flows.flows.base import (
-    as_units,
-    check_context_shape,
-    check_counts,
-    check_dtype,
-    check_event_shape,
-    flow_of,
-    ready_made,
-)
+from tfp_flows.flows.arguments import ready_made
+from tfp_flows.flows.base import FlowBuilder
+from tfp_flows.flows.layers import as_units, check_counts
 
 tfb = tfp.bijectors
 
@@ -37,33 +31,25 @@ def planar(
     dtype: tf.DType = tf.float32,
     name: str = "planar",
 ) -> Flow:
-    """Planar layers, after which an `ActNorm` gives the distribution its place and spread.
+    """Planar layers, then an `ActNorm` that sets location and scale of the distribution.
 
-    Samples and their densities (`experimental_sample_and_log_prob`) are cheap and explicit; the
-    density of given data searches a root in every layer, which is exact too, and slower.
+    Samples and their densities (`experimental_sample_and_log_prob`) are cheap and in closed form;
+    the density of other data, as exact, takes the search for a root in every layer.
 
     With a context the flow is amortised, a posterior `q(z | x)` for every `x`: networks map the
-    context to changes of each layer's parameters, and to the mean and the scales of a Gaussian
-    that is the base (`ContextAffine`). All changes start at zero.
+    context to offsets of each layer's parameters, and to the mean and the scales of the Gaussian
+    base (`ContextAffine`). All offsets start at zero.
 
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
     Args:
-      event_shape: `(features,)`.
-      layers: how many.
-      hidden: units of the hidden layers of the context's networks; of no use without a context.
-      data_bijector: applied last, next to the data, to keep them within bounds, as
-        `tfb.Sigmoid(low, high)` or `tfb.Exp()` do. Data on or beyond the bounds have no density;
-        see `Flow`.
-      context_shape: `(k,)`; None: the flow takes no context.
-      standardize_context: whether contexts are standardised by those that `flows.initialize` or the
-        first `fit` sees; see `Flow`.
-      seed: of the layers' start; from TensorFlow's global generator if None.
-      dtype: of the flow.
-      name: name of the distribution.
+      hidden: units of the hidden layers of the context's networks; not used without a context.
+      context_shape: `(k,)` for a flow conditioned on vectors, as `context=`, `[..., k]`. None: the
+        flow takes no context.
+      seed: of the layers' initial values; None: from TensorFlow's global generator.
 
     Raises:
-      ValueError: an event or a context shape that is no vector's; no layers.
+      ValueError: if the event or the context is not a vector, or if `layers < 1`.
 
     Example:
       >>> flow = planar(event_shape=(2,), layers=4, seed=0)
@@ -71,21 +57,11 @@ def planar(
       >>> bool(tf.reduce_all(tf.abs(flow.log_prob(z) - log_prob) < 1e-4))
       True
     """
-    return _flow(
-        fb.Planar,
-        event_shape,
-        layers,
-        hidden,
-        data_bijector,
-        context_shape,
-        standardize_context,
-        seed,
-        dtype,
-        name,
-    )
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    return _flow(build, fb.Planar, layers, hidden, seed)
 
 
-@ready_made
+@ready_made(like=planar)
 def radial(
     event_shape: Sequence[int],
     layers: int = 16,
@@ -97,37 +73,22 @@ def radial(
     dtype: tf.DType = tf.float32,
     name: str = "radial",
 ) -> Flow:
-    """Radial layers, in place of the planar ones of `flows.planar`; both directions are explicit.
+    """Radial layers in place of those of `flows.planar`; both directions are in closed form.
 
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770.
 
-    Args:
-      event_shape, layers, hidden, data_bijector, context_shape, standardize_context, seed,
-        dtype: see `flows.planar`.
-      name: name of the distribution.
-
     Raises:
-      ValueError: as `flows.planar`.
+      ValueError: if the event or the context is not a vector, or if `layers < 1`.
 
     Example:
       >>> radial(event_shape=(2,), layers=4, context_shape=(3,)).condition(tf.ones([5, 3]))
       Conditioned(Flow('radial', ...), batch_shape=(5,))
     """
-    return _flow(
-        fb.Radial,
-        event_shape,
-        layers,
-        hidden,
-        data_bijector,
-        context_shape,
-        standardize_context,
-        seed,
-        dtype,
-        name,
-    )
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    return _flow(build, fb.Radial, layers, hidden, seed)
 
 
-@ready_made
+@ready_made(like=planar)
 def sylvester(
     event_shape: Sequence[int],
     layers: int = 4,
@@ -140,64 +101,44 @@ def sylvester(
     dtype: tf.DType = tf.float32,
     name: str = "sylvester",
 ) -> Flow:
-    """Sylvester layers, in place of the planar ones of `flows.planar`.
+    """Sylvester layers in place of those of `flows.planar`.
 
-    A layer does what `rank` planar layers do, in one matrix product. The density of given data
-    searches `layers * rank` roots.
+    A layer does what `rank` planar layers do, in one matrix product. The density of other data than
+    samples takes a search for `layers * rank` roots.
 
     Source: Sylvester Normalizing Flows for Variational Inference, arXiv 1803.05649.
 
     Args:
-      event_shape, layers, hidden, data_bijector, context_shape, standardize_context, seed,
-        dtype: see `flows.planar`.
-      rank: how many directions each layer bends, at most the features; if None all of them, or 8.
-      name: name of the distribution.
+      rank: in how many directions each layer transforms, at most the number of features; None: in
+        all of them, or 8 if there are more.
 
     Raises:
-      ValueError: as `flows.planar`; or a rank that does not fit.
+      ValueError: if the event or the context is not a vector, if `layers < 1`, or if the rank is
+        not in `1 ... features`.
 
     Example:
       >>> sylvester(event_shape=(6,), rank=3).sample(4, seed=0).shape
       TensorShape([4, 6])
     """
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
-    make = functools.partial(fb.Sylvester, rank=min(features, 8) if rank is None else rank)
-    return _flow(
-        make,
-        event_shape,
-        layers,
-        hidden,
-        data_bijector,
-        context_shape,
-        standardize_context,
-        seed,
-        dtype,
-        name,
-    )
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    make = functools.partial(fb.Sylvester, rank=min(*build.shape, 8) if rank is None else rank)
+    return _flow(build, make, layers, hidden, seed)
 
 
 def _flow(
+    build: FlowBuilder,
     make: Callable[..., Amortized],
-    event_shape: Sequence[int],
     layers: int,
     hidden: Sequence[int] | int,
-    data_bijector: tfb.Bijector | None,
-    context_shape: Sequence[int] | int | None,
-    standardize_context: bool,
     seed: int | None,
-    dtype: tf.DType,
-    name: str,
 ) -> Flow:
-    dtype = check_dtype(dtype, name)
-    (features,) = check_event_shape(event_shape, (1,), name, data_bijector)
     check_counts(layers=layers)
-    context = check_context_shape(context_shape, (1,), name)
-
-    step, base = make(features, seed=seed, dtype=dtype), []
-    if context is not None:
-        net = functools.partial(mlp, context[0], hidden=as_units(hidden), dtype=dtype.name)
-        step = make(features, conditioner=net(step.raw.shape[0]), seed=seed, raw=step.raw)
+    (features,), dtype = build.shape, build.dtype
+    layer, base = make(features, seed=seed, dtype=dtype), []
+    if build.context is not None:
+        net = functools.partial(mlp, *build.context, hidden=as_units(hidden), dtype=dtype.name)
+        count = layer.params.shape[0]
+        layer = make(features, conditioner=net(count), seed=seed, params=layer.params)
         base = [fb.ContextAffine(net(2 * features))]
-    repeat = fb.Repeat(step, layers)
-    bijector = fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base])
-    return flow_of(bijector, data_bijector, (features,), dtype, context, standardize_context, name)
+    repeat = fb.Repeat(layer, layers)
+    return build.flow(fb.Chain([fb.ActNorm(features, dtype=dtype), repeat, *base]))

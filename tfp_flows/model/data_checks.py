@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.distributions import Dequantized
-from tfp_flows.distributions.initialization import count_bad_rows
+from tfp_flows.distributions.data_checks import count_bad_rows
 from tfp_flows.distributions.support import check_support, support_assertions
 from tfp_flows.model.sample_weights import checked_weight_vector
 
@@ -81,7 +81,7 @@ def check_batch(examples: Any, flow: tfd.Distribution, for_loss: bool = True) ->
 
 def check_context(context: Any, flow: tfd.Distribution) -> None:
     """Checks contexts, one for each example; see `check_batch`."""
-    checked = flow.checked_context(context)
+    checked = flow.validated_context(context)
     if checked.shape.rank != 1 + len(flow.context_shape):
         raise ValueError(
             f"The flow takes one context of shape {flow.context_shape} for each example, got "
@@ -114,7 +114,7 @@ def check_values(x: Any, flow: tfd.Distribution) -> None:
             f"{', '.join(map(str, event))}); got {x.shape}."
         )
     if isinstance(flow, Dequantized):
-        flow.check_pixels(tf.convert_to_tensor(x))
+        flow.validate_pixels(tf.convert_to_tensor(x))
         return
     if flow.dtype.is_floating and not np.issubdtype(x.dtype, np.floating):
         raise TypeError(
@@ -236,7 +236,7 @@ def first_batch(x: Any, flow: tfd.Distribution) -> Any:
 def _check_in_graph(examples: Any, flow: tfd.Distribution, for_loss: bool) -> Any:
     if not is_conditional(flow):
         return _check_values_in_graph(examples, flow, for_loss)
-    context = _finite(flow.checked_context(examples["context"]), "contexts")
+    context = _finite(flow.validated_context(examples["context"]), "contexts")
     return {"x": _check_values_in_graph(examples["x"], flow, for_loss), "context": context}
 
 
@@ -254,7 +254,7 @@ def _finite(x: tf.Tensor, what: str) -> tf.Tensor:
 
 def _check_values_in_graph(x: tf.Tensor, flow: tfd.Distribution, for_loss: bool) -> tf.Tensor:
     x = _finite(x, "rows")
-    checks = flow.check_pixels(x) if isinstance(flow, Dequantized) else []
+    checks = flow.validate_pixels(x) if isinstance(flow, Dequantized) else []
     if for_loss:
         checks = [*checks, *support_assertions(x, flow)]
     with tf.control_dependencies(checks):

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.core.memo import settings_version
+from tfp_flows.core.evaluation import settings_version
 from tfp_flows.core.variables import validate_tracked
 from tfp_flows.distributions import Dequantized
 from tfp_flows.distributions.initialization import initialize, needs_initialization

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.memo import settings_version
+from tfp_flows.core.evaluation import settings_version
 from tfp_flows.distributions.initialization import needs_initialization
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model.sampling import latent_sampler
@@ -84,7 +84,7 @@ class FlowUse:
             return []
         if shape is None:
             raise ValueError(f"{self._flow.name} was built without a context, and got one.")
-        context = self._flow.checked_context(context)
+        context = self._flow.validated_context(context)
         if context.shape.rank > len(shape) + 1 or (
             context.shape.rank == len(shape) + 1 and context.shape[0] not in (1, n)
         ):

@@ -170,7 +170,7 @@ def _numbered(x: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
     def examples_of(*batch):
         examples = inputs.split(batch if is_tuple else batch[0], flow)[0]
         values = examples["x"] if isinstance(examples, dict) else examples
-        checks = flow.check_pixels(values) if isinstance(flow, Dequantized) else []
+        checks = flow.validate_pixels(values) if isinstance(flow, Dequantized) else []
         with tf.control_dependencies(checks):
             return tf.nest.map_structure(tf.identity, examples)
 

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.core.evaluation import Noise, noise_from
+from tfp_flows.core.evaluation import NoiseSource, evaluating
 from tfp_flows.distributions import Dequantized
 from tfp_flows.model.sampling import (
     SEED,
@@ -103,8 +103,8 @@ def signatures(flow: tfd.Distribution, pixel_dtype: Any = None) -> dict[str, Cal
         rows = tf.shape(x)[0]
         values = _never_empty(x)
         if pixels:  # encoded at the middle of their bins
-            with tf.control_dependencies(pixels.check_pixels(values)):
-                values = pixels.middles(values)
+            with tf.control_dependencies(pixels.validate_pixels(values)):
+                values = pixels.bin_centers(values)
         return bijector.inverse(values, **features(context, rows))[:rows]
 
     @tf.function(input_signature=[z_spec, *given_spec])
@@ -124,7 +124,7 @@ def seeded_log_prob(flow: tfd.Distribution, specs: Sequence[tf.TensorSpec]) -> C
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32, name="seed"), *specs])
     def log_prob(seed, x, context=None):
-        with noise_from(Noise(lambda: seed)):
+        with evaluating(noise=NoiseSource(lambda: seed)):
             return _log_prob(flow, _shaped(x, specs[0]), context)
 
     return log_prob

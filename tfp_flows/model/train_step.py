@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_flows.core.evaluation import collected_penalties, noise_from
+from tfp_flows.core.evaluation import collecting_penalties, evaluating
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model import loss_scaling as precision
 from tfp_flows.model import replicas
@@ -21,7 +21,7 @@ class FlowSteps:
 
     def train_step(self, batch):
         x, weight = self._unpacked(batch)
-        with tf.GradientTape() as tape, noise_from(self._progress.noise()):
+        with tf.GradientTape() as tape, evaluating(noise=self._progress.noise()):
             loss, counted = self._loss_of(x, weight, training=True)
             scaled = precision.scaled(loss, self.optimizer)
         self._count(counted, self._apply_gradients(tape, scaled, self._faults_of(x, weight)))
@@ -64,7 +64,7 @@ class FlowSteps:
 
     def _loss_of(self, x, weight, training: bool) -> tuple[tf.Tensor, tuple]:
         """This replica's share of the loss of a batch, and what `_count` takes."""
-        with collected_penalties() as of_examples:
+        with collecting_penalties() as of_examples:
             log_prob = self(x, training=training)
         nats = -log_prob if weight is None else -log_prob * _weights(weight, log_prob.dtype)
         penalties = conditioner_losses(self._flow, self._tracked_views, log_prob.dtype)

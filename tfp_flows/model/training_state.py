@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import private, variable_paths
-from tfp_flows.core.evaluation import Noise
+from tfp_flows.core.evaluation import NoiseSource
 from tfp_flows.keras_engine import keras
 from tfp_flows.model import loss_scaling
 from tfp_flows.model.guard import Guard
@@ -33,7 +33,7 @@ class Progress:
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         zeros = tf.zeros([len(_COUNTERS)], tf.int64)
         self._counters = tf.Variable(zeros, trainable=False, aggregation=first, name="progress")
-        self._noise = Noise(self._noise_seed)  # one object: in eager mode each step reads it
+        self._noise = NoiseSource(self._noise_seed)  # one object: in eager mode each step reads it
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -73,7 +73,7 @@ class Progress:
         """The seed, shape [2], of an epoch's order of rows, after `seen` batches of that epoch."""
         return self._counters[:2] - tf.constant([0, seen], tf.int64)
 
-    def noise(self) -> Noise:
+    def noise(self) -> NoiseSource:
         """The noise of the current step, different on each replica."""
         return self._noise
 

@@ -61,8 +61,8 @@ def unbiased_log_det(
     network: Network,
     y: tf.Tensor,
     seed: tf.Tensor,
-    exact_terms: int,
-    continuation: float,
+    n_exact_terms: int,
+    geom_p: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     r"""`(g(y), estimate of log|det(I + J)|)` from one evaluation of the network.
 
@@ -75,8 +75,8 @@ def unbiased_log_det(
       network: `g: [..., d] -> [..., d]`.
       y: `[..., d]`.
       seed: of `v` (entries 1 and -1, others for each example) and `n` (one for the batch).
-      exact_terms: the least `n`.
-      continuation: probability that one more term follows.
+      n_exact_terms: the least `n`.
+      geom_p: probability that a term from there on is the last one.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(y)
@@ -89,13 +89,13 @@ def unbiased_log_det(
     noise_seed, length_seed = tf.unstack(tfp.random.split_seed(seed))
     noise = tfp.random.rademacher(tf.shape(y), y.dtype, noise_seed)
     noise = tf.ensure_shape(noise, y.shape)
-    keep = tf.constant(continuation, y.dtype)
+    keep = tf.constant(1.0 - geom_p, y.dtype)
     uniform = 1.0 - tf.random.stateless_uniform([], length_seed, dtype=y.dtype)  # never 0
-    terms = exact_terms + tf.cast(tf.math.log(uniform) / tf.math.log(keep), tf.int32)
+    terms = n_exact_terms + tf.cast(tf.math.log(uniform) / tf.math.log(keep), tf.int32)
 
     def body(k, power, weight, series, u):
         power = tf.stop_gradient(-vjp(power))  # (-1)^k (J^T)^k v
-        weight = tf.where(k > exact_terms, weight / keep, weight)
+        weight = tf.where(k > n_exact_terms, weight / keep, weight)
         series -= weight / tf.cast(k, y.dtype) * _dot(power, noise)
         return k + 1, power, weight, series, u + weight * power
 

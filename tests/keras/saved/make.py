@@ -44,7 +44,7 @@ FLOWS = {
     ),
     "neural_spline": (lambda: flows.neural_spline((3,), 2, (4,), 4), ROWS, None),
     "labels-float64": (labelled, ROWS.astype(np.float64), LABELS),
-    "ffjord": (lambda: flows.ffjord((3,), (4,), solver="fixed", steps=4), ROWS, None),
+    "ffjord": (lambda: flows.ffjord((3,), (4,), solver="fixed", num_steps=4), ROWS, None),
     "glow": (lambda: flows.glow((2, 2, 1), 1, 2, 2), PIXELS / 8 - 0.4, None),
     "dequantized": (
         lambda: flows.Dequantized(flows.glow((2, 2, 1), 1, 1, 2), levels=8),
