@@ -154,6 +154,15 @@ def test_the_loss_scale_is_resumed(tmp_path):
     assert_same(whole, resumed)
 
 
+def test_a_lowered_learning_rate_is_resumed(tmp_path):
+    model, _ = fitted("rows", [])
+    model.optimizer.learning_rate = 1e-3
+    model.save_weights(tmp_path / "a.weights.h5")
+    resumed, _ = fitted("rows", [])
+    resumed.load_weights(tmp_path / "a.weights.h5")
+    np.testing.assert_allclose(resumed.optimizer.learning_rate, 1e-3, rtol=1e-6)
+
+
 def test_the_callback_of_keras_is_replaced(tmp_path):
     whole, _ = fitted("rows", [])
     theirs = [keras.callbacks.BackupAndRestore(str(tmp_path / "backup")), Interrupt(8)]

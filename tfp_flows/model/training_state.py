@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core import private, variable_paths
 from tfp_flows.core.evaluation import NoiseSource
-from tfp_flows.keras_engine import keras
+from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model import loss_scaling
 from tfp_flows.model.guard import Guard
 
@@ -125,10 +125,15 @@ class TrainingState(keras.metrics.Metric):
 
     def _own_variables(self) -> dict[str, tf.Variable]:
         """Those that Keras saves nowhere else."""
+        optimizer = self._get_optimizer()
+        of_optimizer = loss_scaling.scale_state(optimizer)
+        rate = private.learning_rate(optimizer)
+        if IS_LEGACY and isinstance(rate, tf.Variable):  # which is not among its `variables`
+            of_optimizer = {**of_optimizer, "learning_rate": rate}
         parts = {
             "progress": self.progress.state,
             "guard": self.guard.state,
-            "optimizer": loss_scaling.scale_state(self._get_optimizer()),
+            "optimizer": of_optimizer,
         }
         return {f"{part}.{name}": v for part, state in parts.items() for name, v in state.items()}
 
