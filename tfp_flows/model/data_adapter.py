@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.callbacks.backup import kept, restore, resumable
-from tfp_flows.callbacks.divergence import StopWhenDiverged
+from tfp_flows.callbacks.backup import keep_backups, replace_keras_backups, restore_backup
 from tfp_flows.callbacks.health import FlowHealth
+from tfp_flows.callbacks.training import EpochEnds, StopWhenDiverged
 from tfp_flows.keras_engine import keras
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model import replicas
-from tfp_flows.model.run_state import EpochEnds, Progress
 from tfp_flows.model.sample_weights import checked_weight
+from tfp_flows.model.training_state import Progress
 
 AHEAD = 2  # batches that wait
 
@@ -181,13 +181,13 @@ class FlowFeeding:
         callbacks = kwargs.get("callbacks") or []
         resumed = False
         if isinstance(callbacks, list | tuple | keras.callbacks.Callback):
-            callbacks = resumable(tf.nest.flatten(callbacks))
-            resumed = restore(self, callbacks)
+            callbacks = replace_keras_backups(tf.nest.flatten(callbacks))
+            resumed = restore_backup(self, callbacks)
             # Epochs are counted before others save, and faults are raised after that.
             watched = any(isinstance(c, FlowHealth) for c in callbacks)
             last = [] if watched else [StopWhenDiverged()]
-            callbacks = [EpochEnds(self.run_state), *callbacks, *last]
-        first = self.run_state.begin(kwargs.get("initial_epoch", 0), resumed)
+            callbacks = [EpochEnds(), *callbacks, *last]
+        first = self.training_state.begin(kwargs.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
             replicas.take_from_chief(self._whole_state(), self.distribute_strategy)
             first = self._progress.numbers()["epoch"]
@@ -210,11 +210,11 @@ class FlowFeeding:
     def fit(self, x, y, **kwargs):
         """Keras's `fit`; an epoch that was interrupted is brought to its end first."""
         if not (self._takes_over(x, kwargs) or isinstance(x, tf.data.Dataset)):
-            self._progress.begin_epoch_anew()  # nobody knows where it was
+            self._progress.restart_epoch()  # nobody knows where it was
         after = kwargs["initial_epoch"] + 1
         if not self._progress.numbers()["batch"]:
             return super().fit(**self._fed(x, y, kwargs))
-        with kept(kwargs["callbacks"]):
+        with keep_backups(kwargs["callbacks"]):
             history = super().fit(**self._fed(x, y, kwargs | {"epochs": after}))
         if not self.stop_training and after < kwargs.get("epochs", 1):
             earlier = history

@@ -10,10 +10,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfp_flows import saving
-from tfp_flows.core import private, variable_paths
+from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.keras_engine import keras
-from tfp_flows.model import loss_scaling as precision
 from tfp_flows.model.signatures import provable, signatures
 from tfp_flows.version import __version__
 
@@ -87,14 +86,7 @@ class FlowFiles:
         saving.verify_weights_file(variable_paths(self._flow), path)
 
     def _whole_state(self) -> list[tf.Variable]:
-        """All that a training goes on from: of the flow, the optimizer and the run."""
-        of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
-        of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
-        of_optimizer = [private.tf_variable(v) for v in of_optimizer]
-        return [*self._flow.variables, *of_optimizer, *self.run_state.by_name.values()]
-
-    def _loss_scale(self) -> dict[str, tf.Variable]:
-        return precision.scale_state(getattr(self, "optimizer", None))
+        return list(self.training_state.variables_by_name().values())
 
     def _size_on_disk(self) -> int:
         header = 2048  # more than HDF5 needs to describe an array

@@ -19,12 +19,11 @@ from tfp_flows.model import loss_scaling as precision
 from tfp_flows.model import replicas
 from tfp_flows.model.data_adapter import FlowFeeding, steps_asked
 from tfp_flows.model.files import FlowFiles
-from tfp_flows.model.guard import Guard
 from tfp_flows.model.inference import FlowUse
-from tfp_flows.model.run_state import Progress, RunState
 from tfp_flows.model.scoring import FlowScoring
 from tfp_flows.model.summary import ShownLayer, shown_layers
 from tfp_flows.model.train_step import FlowSteps
+from tfp_flows.model.training_state import TrainingState
 from tfp_flows.model.variable_tracking import track_variables, validate_no_activity_losses
 from tfp_flows.saving import validate_allowed
 
@@ -82,9 +81,8 @@ class FlowModel(FlowUse, FlowScoring, FlowFiles, FlowFeeding, FlowSteps, keras.M
         self._draw: Callable | None = None
         self._settings_version = settings_version()
         self._is_initialized = False
-        self._guard = Guard()
-        self._progress = Progress()
-        self.run_state = RunState(self._progress, self._guard, self._loss_scale)
+        self.training_state = TrainingState(flow, lambda: getattr(self, "optimizer", None))
+        self._guard, self._progress = self.training_state.guard, self.training_state.progress
         exact = "float64" if continuous.dtype == tf.float64 else None
         self._loss_metric = replicas.Mean(name="loss", dtype=exact)
         self._bits_metric = None
