@@ -12,6 +12,7 @@ import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import conv, lipschitz_mlp, made, mlp, resnet
 from tfp_flows.keras_engine import keras
+from tfp_flows.transformers import Affine, LogisticMixtureCDF, RationalQuadraticSpline
 
 tfb = tfp.bijectors
 
@@ -75,8 +76,8 @@ def waves(x, time):
     return tf.sin(x[:, ::-1] + 0.5 * x + time[:, :, None, None]) / 2
 
 
-# name: (latent shape, dtype -> bijector). A new bijection is tested by one line more.
-# A third entry is the width of the context that it takes.
+# name: (latent shape, dtype -> bijector, width of the context if it takes one). One line here runs
+# the whole contract over a new bijector.
 BIJECTORS: dict[str, tuple] = {
     "additive-half": ((4,), lambda t: fb.AdditiveCoupling(mlp(2, 2, (5,), dtype=t.name))),
     "additive-alternate-swap": (
@@ -191,7 +192,8 @@ BIJECTORS: dict[str, tuple] = {
     "autoregressive-context": (
         (4,),
         lambda t: fb.MaskedAutoregressive(
-            made(4, 2, (5, 6), "random", "tanh", context=2, seed=0, dtype=t.name), "softplus"
+            made(4, 2, (5, 6), "random", "tanh", context=2, seed=0, dtype=t.name),
+            Affine("softplus"),
         ),
         2,
     ),
@@ -203,6 +205,17 @@ BIJECTORS: dict[str, tuple] = {
         (2,),
         lambda t: fb.SplineAutoregressive(made(2, 8, (5,), context=2, dtype=t.name), bins=3),
         2,
+    ),
+    "autoregressive-mixture": (
+        (3,),
+        lambda t: fb.MaskedAutoregressive(made(3, 8, (5,), dtype=t.name), LogisticMixtureCDF(2)),
+    ),
+    "autoregressive-circular": (
+        (3,),
+        lambda t: fb.MaskedAutoregressive(
+            made(3, 9, (5,), dtype=t.name, inputs_per_entry=2),
+            RationalQuadraticSpline(3, circular=True),
+        ),
     ),
     "autoregressive-repeat": (
         (3,),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import lipschitz_mlp, made
+from tfp_flows.transformers import LogisticMixtureCDF, RationalQuadraticSpline
 from tfp_flows.transformers.affine import SCALE_MAPS
 
 tfb = tfp.bijectors
@@ -53,7 +54,7 @@ SEEDS = st.integers(0, 2**31 - 2)
 
 @st.composite
 def masked_events(draw):
-    """An event's shape, a mask that fits it, what the network sees, and what is transformed."""
+    """An event's shape, a mask, swap, and the sizes of what the network gets and transforms."""
     event = (*draw(st.lists(SIZES, max_size=2)), draw(st.integers(2, 5)))
     kinds = ["alternate", "last axis", "whole event"] + ["half"] * (event[-1] % 2 == 0)
     kinds += ["checkerboard"] * (len(event) == 3 and event[0] * event[1] > 1)
@@ -61,22 +62,22 @@ def masked_events(draw):
     mask, last = draw(st.sampled_from(kinds)), event[-1]
     if mask in ("last axis", "whole event"):
         shape = event if mask == "whole event" else event[-1:]
-        kept = draw(st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=64))
-        mask = np.resize(kept, shape)
+        entries = draw(st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=64))
+        mask = np.resize(entries, shape)
         mask.flat[:2] = [True, False]  # neither part may be empty
     swap = draw(st.booleans())
     if np.ndim(mask) > 1 or (isinstance(mask, str) and mask == "checkerboard"):
         return event, mask, swap, last, last
-    kept = {"half": last // 2, "channel": last // 2, "alternate": (last + 1) // 2}
-    kept = kept[mask] if isinstance(mask, str) else int(mask.sum())
-    seen = last - kept if swap else kept
-    return event, mask, swap, seen, last - seen
+    sizes = {"half": last // 2, "channel": last // 2, "alternate": (last + 1) // 2}
+    identity = sizes[mask] if isinstance(mask, str) else int(mask.sum())
+    identity = last - identity if swap else identity
+    return event, mask, swap, identity, last - identity
 
 
-def coupling(draw, dtype, seed, make, numbers):
-    event, mask, swap, seen, changed = draw(masked_events())
+def coupling(draw, dtype, seed, make, num_params):
+    event, mask, swap, identity, transformed = draw(masked_events())
     context = draw(st.sampled_from([0, 2])) if len(event) == 1 else 0
-    net = Net(seen, numbers * changed, context, dtype, seed)
+    net = Net(identity, num_params * transformed, context, dtype, seed)
     return Case(make(net, mask, swap=swap, event_ndims=len(event)), event, context)
 
 
@@ -103,9 +104,9 @@ def spline(draw, dtype, seed):
 
 
 def circular_spline(draw, dtype, seed):
-    event, mask, swap, seen, changed = draw(masked_events())
+    event, mask, swap, identity, transformed = draw(masked_events())
     bins = draw(st.integers(2, 4))
-    net = Net(2 * seen, 3 * bins * changed, 0, dtype, seed)
+    net = Net(2 * identity, 3 * bins * transformed, 0, dtype, seed)
     b = fb.SplineCoupling(net, mask, swap, bins, 2.0, event_ndims=len(event), circular=True)
     return Case(b, event, bound=2.0, data_bound=2.0)
 
@@ -119,8 +120,9 @@ def mixture(draw, dtype, seed):
     return coupling(draw, dtype, seed, make, 2 + 3 * components)
 
 
-def masked(features, numbers, dtype, seed):
-    net = made(features, numbers, (5,), "random", seed=seed % 2**31, dtype=dtype.name)
+def masked(features, num_params, dtype, seed, inputs_per_entry=1):
+    settings = {"seed": seed % 2**31, "dtype": dtype.name, "inputs_per_entry": inputs_per_entry}
+    net = made(features, num_params, (5,), "random", **settings)
     random = np.random.RandomState(seed)
     for variable in net.trainable_variables:
         variable.assign_add(random.normal(size=variable.shape) * 0.3)
@@ -136,6 +138,20 @@ def spline_autoregressive(draw, dtype, seed):
     features = draw(SIZES)
     b = fb.SplineAutoregressive(masked(features, 8, dtype, seed), bins=3)
     return Case(fb.Invert(b) if draw(st.booleans()) else b, (features,))
+
+
+def mixture_autoregressive(draw, dtype, seed):
+    features, transformer = draw(SIZES), LogisticMixtureCDF(draw(st.integers(1, 3)))
+    net = masked(features, transformer.num_params, dtype, seed)
+    return Case(fb.MaskedAutoregressive(net, transformer), (features,))
+
+
+def circular_autoregressive(draw, dtype, seed):
+    features = draw(SIZES)
+    transformer = RationalQuadraticSpline(draw(st.integers(2, 4)), 2.0, circular=True)
+    net = masked(features, transformer.num_params, dtype, seed, inputs_per_entry=2)
+    b = fb.MaskedAutoregressive(net, transformer)
+    return Case(b, (features,), bound=2.0, data_bound=2.0)
 
 
 def moved(bijector, seed):
@@ -208,7 +224,7 @@ def residual(draw, dtype, seed):
 
 
 def repeat(draw, dtype, seed):
-    # Scales that come near zero, three times in a row, leave no digit for the way back.
+    # Scales near zero, three times in a row, leave no digit for the inverse.
     part = chain(draw, dtype, seed, scale_maps=("clamp", "exp_tanh"))
     return part._replace(bijector=moved(fb.Repeat(part.bijector, draw(st.integers(1, 3))), seed))
 
@@ -221,6 +237,8 @@ FAMILIES = {
     "mixture": mixture,
     "autoregressive": autoregressive,
     "autoregressive-spline": spline_autoregressive,
+    "autoregressive-mixture": mixture_autoregressive,
+    "autoregressive-circular": circular_autoregressive,
     "actnorm": layer(lambda n, seed, dtype: fb.ActNorm(n, dtype)),
     "batchnorm": layer(lambda n, seed, dtype: fb.BatchNorm(n, dtype=dtype)),
     "conv1x1": layer(fb.Invertible1x1Conv),

@@ -11,16 +11,11 @@ from tfp_flows.conditioners import conv, mlp
 tfb = tfp.bijectors
 
 
-def changed_entries(mask, event_shape, swap=False):
-    """Which entries of an event a coupling changes."""
+def transformed_entries(mask, event_shape, swap=False):
+    """Which entries of an event a coupling transforms."""
 
-    def net(kept):
-        width = ones_width[0]
-        return tf.ones([*kept.shape[:-1], width])
-
-    ones_width = [event_shape[-1]]
     for width in range(1, event_shape[-1] + 1):
-        ones_width[0] = width
+        net = lambda a, width=width: tf.ones([*a.shape[:-1], width])  # noqa: E731
         coupling = fb.AdditiveCoupling(net, mask, swap, event_ndims=len(event_shape))
         try:
             return coupling.forward(tf.zeros([1, *event_shape]))[0].numpy() == 1.0
@@ -29,40 +24,40 @@ def changed_entries(mask, event_shape, swap=False):
     raise AssertionError("no width fits")
 
 
-def test_masks_change_what_they_say():
-    half = changed_entries("half", (4,))
+def test_masks_name_the_transformed_part():
+    half = transformed_entries("half", (4,))
     np.testing.assert_array_equal(half, [False, False, True, True])
-    np.testing.assert_array_equal(changed_entries("half", (4,), swap=True), ~half)
+    np.testing.assert_array_equal(transformed_entries("half", (4,), swap=True), ~half)
     np.testing.assert_array_equal(
-        changed_entries("alternate", (5,)), [False, True, False, True, False]
+        transformed_entries("alternate", (5,)), [False, True, False, True, False]
     )
-    board = changed_entries("checkerboard", (2, 3, 1))[..., 0]
+    board = transformed_entries("checkerboard", (2, 3, 1))[..., 0]
     np.testing.assert_array_equal(board, [[False, True, False], [True, False, True]])
     np.testing.assert_array_equal(
-        changed_entries("checkerboard", (2, 3, 1), swap=True)[..., 0], ~board
+        transformed_entries("checkerboard", (2, 3, 1), swap=True)[..., 0], ~board
     )
-    channel = changed_entries("channel", (2, 2, 4))
+    channel = transformed_entries("channel", (2, 2, 4))
     assert channel[..., 2:].all() and not channel[..., :2].any()
-    kept = np.array([True, False, False, True, True])
-    np.testing.assert_array_equal(changed_entries(kept, (5,)), ~kept)
-    np.testing.assert_array_equal(changed_entries(kept, (5,), swap=True), kept)
+    identity = np.array([True, False, False, True, True])
+    np.testing.assert_array_equal(transformed_entries(identity, (5,)), ~identity)
+    np.testing.assert_array_equal(transformed_entries(identity, (5,), swap=True), identity)
 
 
 @pytest.mark.parametrize("name", ["exp_tanh", "sigmoid", "clamp", "softplus"])
 def test_scale_maps_start_near_one_and_stay_finite(name):
     from tfp_flows.transformers.affine import SCALE_MAPS
 
-    raw = tf.constant([0.0, -1e30, 1e30, -50.0, 50.0])
+    param = tf.constant([0.0, -1e30, 1e30, -50.0, 50.0])
     with tf.GradientTape() as tape:
-        tape.watch(raw)
-        log_scale = SCALE_MAPS[name](raw)
+        tape.watch(param)
+        log_scale = SCALE_MAPS[name](param)
     assert abs(float(log_scale[0])) < 0.15
     if name != "sigmoid":  # whose log-scale is unbounded below
         assert np.isfinite(log_scale).all()
-    assert np.isfinite(tape.gradient(log_scale, raw)).all()
+    assert np.isfinite(tape.gradient(log_scale, param)).all()
 
 
-def test_coupling_refuses_what_does_not_fit():
+def test_coupling_refuses_masks_and_networks_that_do_not_fit():
     with pytest.raises(ValueError, match="alternate"):
         fb.AffineCoupling(mlp(2, 4)).forward(tf.ones([1, 5]))
     with pytest.raises(ValueError, match=r"must map \(2,\) to \(4,\).*4 units"):
@@ -233,7 +228,7 @@ def test_multiscale_takes_its_latent_apart():
         flow.forward(tf.zeros([1, 60]))
 
 
-def test_chain_refuses_what_is_no_bijection():
+def test_chain_refuses_what_is_not_a_bijection():
     with pytest.raises(TypeError, match="injective"):
         fb.Chain([tfb.AbsoluteValue()])
     with pytest.raises(TypeError, match="injective"):
@@ -241,8 +236,8 @@ def test_chain_refuses_what_is_no_bijection():
 
 
 def test_chain_passes_a_context_on():
-    def net(kept, context):
-        return tf.concat([kept + context, kept * context], -1)
+    def net(identity, context):
+        return tf.concat([identity + context, identity * context], -1)
 
     inner = fb.Chain([fb.AffineCoupling(net, swap=True)])
     chain = fb.Chain([inner, fb.ActNorm(2), fb.AffineCoupling(net)])
@@ -265,4 +260,6 @@ def test_context_that_does_not_arrive_is_an_error():
 
 def test_reprs_are_compact():
     chain = fb.Chain([fb.ActNorm(4), fb.AffineCoupling(mlp(2, 4), swap=True)])
-    assert repr(chain) == "Chain(ActNorm((4,)), AffineCoupling(half, swap, 'mlp', exp_tanh))"
+    assert (
+        repr(chain) == "Chain(ActNorm((4,)), AffineCoupling(half, swap, 'mlp', Affine(exp_tanh)))"
+    )

@@ -1,4 +1,4 @@
-"""Angles: splines and rotations that know no seam."""
+"""Angles: splines and rotations without a seam."""
 
 import math
 
@@ -8,16 +8,16 @@ import tensorflow as tf
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.transformers.spline import Settings, spline
+from tfp_flows.transformers import RationalQuadraticSpline
 
-SETTINGS = Settings(4, math.pi, 1e-3, 1e-3, circular=True)
-RAW = tf.constant(np.random.RandomState(0).normal(size=SETTINGS.numbers), tf.float64)
+SPLINE = RationalQuadraticSpline(4, circular=True)
+PARAMS = tf.constant(np.random.RandomState(0).normal(size=(SPLINE.num_params, 1)), tf.float64)
 
 
 def at(angles) -> tuple[np.ndarray, np.ndarray]:
     angles = tf.constant(angles, tf.float64)
-    raw = tf.broadcast_to(RAW, [*angles.shape, SETTINGS.numbers])
-    return tuple(r.numpy() for r in spline(angles, raw, SETTINGS))
+    params = tf.repeat(PARAMS, angles.shape[0], axis=1)
+    return tuple(r.numpy() for r in SPLINE.inverse(angles, params))
 
 
 def test_the_two_ends_are_one_point():
@@ -34,20 +34,20 @@ def test_a_density_on_the_circle_sums_to_one():
     assert np.trapezoid(np.exp(at(grid)[1]), grid) / (2 * math.pi) == pytest.approx(1, abs=1e-6)
 
 
-def test_hand_written_gradient_of_every_number():
+def test_hand_written_gradient_of_every_parameter():
     angles = tf.constant(np.linspace(-3.1, 3.1, 9))
-    raw = tf.Variable(tf.broadcast_to(RAW, [9, SETTINGS.numbers]))
-    for invert in (False, True):
+    params = tf.repeat(PARAMS, 9, axis=1)
+    for evaluate in (SPLINE.forward, SPLINE.inverse):
 
-        def loss(raw, invert=invert):
-            value, log_slope = spline(angles, raw, SETTINGS, invert)
+        def loss(params, evaluate=evaluate):
+            value, log_slope = evaluate(angles, params)
             return tf.reduce_sum(tf.sin(value) + log_slope * log_slope)
 
-        theirs, ours = tf.test.compute_gradient(loss, [tf.convert_to_tensor(raw)], 1e-5)
+        theirs, ours = tf.test.compute_gradient(loss, [params], 1e-5)
         np.testing.assert_allclose(theirs[0], ours[0], atol=1e-6)  # of differences
 
 
-def test_rotation_turns_and_comes_back():
+def test_rotation_and_its_inverse():
     rotation = fb.Rotation(3, seed=0, dtype=tf.float64)
     angles = tf.constant(np.random.RandomState(1).uniform(-math.pi, math.pi, (50, 3)))
     turned, log_det = rotation.forward_and_log_det(angles)
@@ -57,7 +57,7 @@ def test_rotation_turns_and_comes_back():
     np.testing.assert_allclose(rotation.inverse(tf.identity(turned)), angles, atol=1e-12)
 
 
-def test_the_conditioner_sees_no_seam():
+def test_the_conditioner_is_continuous_at_the_seam():
     flow = flows.neural_spline((2,), 2, (8,), circular=True, seed=0, dtype=tf.float64)
     for variable in flow.trainable_variables:
         noise = np.random.RandomState(1).normal(size=variable.shape) * 0.3

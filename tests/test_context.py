@@ -135,7 +135,7 @@ def test_every_network_gets_a_gradient_through_the_context(make):
 
 def test_the_last_prior_of_glow_depends_on_the_class():
     flow = flows.with_labels(flows.glow((2, 2, 1), 1, 1, 4, context_shape=2, seed=0), 2)
-    prior = flow.bijector.levels[-1].bijectors[-1]
+    prior = flow.bijector.scales[-1].bijectors[-1]
     assert isinstance(prior, fb.ContextAffine)
     for variable in prior.trainable_variables:
         variable.assign(tf.ones_like(variable))

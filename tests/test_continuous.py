@@ -147,7 +147,7 @@ def test_dropout_is_refused():
         def call(self, x, training=None):
             return flow.forward(x)
 
-    with pytest.raises(ValueError, match="same vector field at every"):
+    with pytest.raises(ValueError, match="same vector field at every call"):
         Model(dtype="float64")(X, training=True)
 
 
@@ -233,11 +233,11 @@ def test_a_solver_that_does_not_arrive(flow):
         ({"solver": "euler"}, "solver must be 'adaptive' or 'fixed', got 'euler'"),
         ({"trace": "none"}, "trace must be"),
         ({"noise": "cauchy"}, "noise must be"),
-        ({"num_steps": 0}, "num_steps must be a whole number, 1 or more; got 0"),
+        ({"num_steps": 0}, "num_steps must be an integer, 1 or more; got 0"),
         ({"rtol": 0.0}, "rtol must be above 0"),
         ({"kinetic_penalty": -1.0}, "kinetic_penalty must be"),
         ({"final_time": 0.0}, "must be finite and differ"),
-        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": 0.5}, "seed must be an integer"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):

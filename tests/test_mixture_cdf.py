@@ -11,7 +11,7 @@ from tfp_flows.conditioners import mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 from tfp_flows.solvers.root import increasing_root
-from tfp_flows.transformers.mixture import Mixture, logit_cdf, quantile, read_mixture
+from tfp_flows.transformers.mixture import Mixture, logit_cdf, mixture_of, quantile
 
 tfd = tfp.distributions
 
@@ -19,21 +19,21 @@ COMPONENTS = 4
 DTYPES = pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 
 
-def raw_numbers(entries: int, dtype=tf.float64, scale: float = 1.0) -> tf.Tensor:
+def some_params(entries: int, dtype=tf.float64, scale: float = 1.0) -> tf.Tensor:
     random = np.random.RandomState(0)
     return tf.constant(scale * random.normal(size=(3 * COMPONENTS, entries)), dtype)
 
 
-def differentiated(function, value, raw):
+def differentiated(function, value, params):
     with tf.GradientTape() as tape:
-        tape.watch([value, raw])
-        results = function(value, read_mixture(raw))
-    return results, tape.gradient(results, [value, raw])
+        tape.watch([value, params])
+        results = function(value, mixture_of(params))
+    return results, tape.gradient(results, [value, params])
 
 
 def test_equals_tfp():
     value = tf.constant(np.random.RandomState(1).normal(size=200) * 3.0)
-    mixture = read_mixture(raw_numbers(200))
+    mixture = mixture_of(some_params(200))
     of_last_axis = Mixture(*(tf.transpose(p) for p in mixture))
     reference = tfd.MixtureSameFamily(
         tfd.Categorical(of_last_axis.log_weights),
@@ -52,8 +52,8 @@ def test_equals_tfp():
 def test_finite_everywhere(function, scale, dtype):
     places = np.array([-1e6, -1e3, -1.0, 0.0, 1e-30, 2.0, 1e3, 1e6])
     value = tf.constant(np.repeat(places, 20), dtype)
-    raw = raw_numbers(value.shape[0], dtype, scale)
-    results, gradients = differentiated(function, value, raw)
+    params = some_params(value.shape[0], dtype, scale)
+    results, gradients = differentiated(function, value, params)
     for tensor in (*results, *gradients):
         assert tensor.dtype == dtype
         assert np.isfinite(tensor).all()
@@ -63,7 +63,7 @@ def test_finite_everywhere(function, scale, dtype):
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_the_search_is_as_good_as_rounding_allows(scale, dtype):
     logit = tf.constant(np.random.RandomState(1).normal(size=500) * 10.0, dtype)
-    mixture = read_mixture(raw_numbers(500, dtype, scale))
+    mixture = mixture_of(some_params(500, dtype, scale))
     value, log_slope = quantile(logit, mixture)
     back, again = logit_cdf(value, mixture)
     eps = np.finfo(dtype.as_numpy_dtype).eps
@@ -74,8 +74,8 @@ def test_the_search_is_as_good_as_rounding_allows(scale, dtype):
 
 
 def test_one_component_is_an_affine_map():
-    value, raw = tf.constant([-1e6, -3.0, 0.5, 1e6]), tf.constant(np.ones((3, 4)), tf.float32)
-    mixture = read_mixture(raw)
+    value, params = tf.constant([-1e6, -3.0, 0.5, 1e6]), tf.constant(np.ones((3, 4)), tf.float32)
+    mixture = mixture_of(params)
     expected = (value - mixture.means[0]) * tf.exp(-mixture.log_scales[0])
     logit, log_slope = logit_cdf(value, mixture)
     np.testing.assert_allclose(logit, expected, rtol=1e-6)
@@ -97,20 +97,22 @@ def test_on_the_plateau_between_two_components(dtype):
 
 
 def test_gradient_of_the_search():
-    logit, raw = tf.constant([-4.0, -0.3, 0.0, 2.5], tf.float64), raw_numbers(4)
+    logit, params = tf.constant([-4.0, -0.3, 0.0, 2.5], tf.float64), some_params(4)
     random = np.random.RandomState(3)
-    d_logit, d_raw = (tf.constant(1e-6 * random.normal(size=t.shape)) for t in (logit, raw))
+    d_logit, d_params = (tf.constant(1e-6 * random.normal(size=t.shape)) for t in (logit, params))
 
-    def loss(logit, raw):
-        value, log_slope = quantile(logit, read_mixture(raw))
+    def loss(logit, params):
+        value, log_slope = quantile(logit, mixture_of(params))
         return tf.reduce_sum(tf.sin(value)) + tf.reduce_sum(log_slope)
 
     with tf.GradientTape() as tape:
-        tape.watch([logit, raw])
-        total = loss(logit, raw)
-    to_logit, to_raw = tape.gradient(total, [logit, raw])
-    found = tf.reduce_sum(to_logit * d_logit) + tf.reduce_sum(to_raw * d_raw)
-    wanted = (loss(logit + d_logit, raw + d_raw) - loss(logit - d_logit, raw - d_raw)) / 2.0
+        tape.watch([logit, params])
+        total = loss(logit, params)
+    to_logit, to_params = tape.gradient(total, [logit, params])
+    found = tf.reduce_sum(to_logit * d_logit) + tf.reduce_sum(to_params * d_params)
+    wanted = (
+        loss(logit + d_logit, params + d_params) - loss(logit - d_logit, params - d_params)
+    ) / 2.0
     np.testing.assert_allclose(found, wanted, rtol=1e-7)
 
 
@@ -128,7 +130,7 @@ def test_a_search_that_does_not_end():
 
 @pytest.mark.parametrize("components, near", [(1, 1e-6), (2, 0.1), (8, 0.15)])
 def test_zeros_give_nearly_the_identity(components, near):
-    net = lambda kept: tf.zeros([*kept.shape[:-1], 3 * components + 2])  # noqa: E731
+    net = lambda a: tf.zeros([*a.shape[:-1], 3 * components + 2])  # noqa: E731
     coupling = fb.MixtureCDFCoupling(net, components=components)
     data = tf.stack([tf.zeros([50]), tf.linspace(-4.0, 4.0, 50)], axis=-1)
     latent, log_det = coupling.inverse_and_log_det(data)
@@ -137,21 +139,20 @@ def test_zeros_give_nearly_the_identity(components, near):
 
 
 def test_components_are_told_apart_in_training():
-    raw = tf.Variable(tf.zeros([3 * COMPONENTS, 2]))
+    params = tf.Variable(tf.zeros([3 * COMPONENTS, 2]))
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(logit_cdf(tf.constant([-2.0, 2.0]), read_mixture(raw))[1])
-    gradient = tape.gradient(loss, raw).numpy().reshape(3, COMPONENTS, 2)
+        loss = tf.reduce_sum(logit_cdf(tf.constant([-2.0, 2.0]), mixture_of(params))[1])
+    gradient = tape.gradient(loss, params).numpy().reshape(3, COMPONENTS, 2)
     assert (np.ptp(gradient, axis=1) > 1e-3).all()
 
 
-def test_order_of_the_numbers():
-    """The conditioner's output holds one entry's numbers after the other's."""
-    numbers = np.random.RandomState(0).normal(size=(3, 14)).astype("float32")
-    net = lambda kept: tf.constant(numbers.reshape(1, -1))  # noqa: E731
-    coupling = fb.MixtureCDFCoupling(net, components=4)
+def test_order_of_the_parameters():
+    """The conditioner's output holds the first parameter of all entries, then the second, ..."""
+    params = np.random.RandomState(0).normal(size=(14, 3)).astype("float32")
+    coupling = fb.MixtureCDFCoupling(lambda a: tf.constant(params.reshape(1, -1)), components=4)
     data = tf.constant([[9.0, 9.0, 9.0, -1.0, 0.3, 1.2]])
-    logit, _ = logit_cdf(data[0, 3:], read_mixture(tf.constant(numbers[:, :12].T)))
-    expected = logit * tf.exp(2.0 * tf.tanh(numbers[:, 12] / 2.0)) + numbers[:, 13]
+    logit, _ = logit_cdf(data[0, 3:], mixture_of(tf.constant(params[:12])))
+    expected = logit * tf.exp(2.0 * tf.tanh(params[12] / 2.0)) + params[13]
     np.testing.assert_allclose(coupling.inverse(data)[0, 3:], expected, rtol=1e-5)
 
 

@@ -112,7 +112,7 @@ class TestReasonsNotToUseTheSolverOfTFP:
         with pytest.raises(Enough):
             self.solve(field, tf.ones([2, 1]))
         flow_of_nan = fb.ContinuousFlow(lambda x, time: x * np.nan)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="did not arrive"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="did not reach the end time"):
             flow_of_nan.forward(tf.ones([2, 1]))
 
     def test_its_limit_of_steps_does_not_hold_under_xla(self):

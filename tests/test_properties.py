@@ -106,6 +106,8 @@ ENTRIES = st.lists(st.one_of(EDGES, st.floats(-4.0, 4.0, width=32)), min_size=1,
 REFUSALS = {
     ("spline-circular", "forward"): "wrap them onto the circle",
     ("spline-circular", "inverse"): "wrap them onto the circle",
+    ("autoregressive-circular", "forward"): "wrap them onto the circle",
+    ("autoregressive-circular", "inverse"): "wrap them onto the circle",
     ("rotation", "forward"): "wrap them onto the circle",
     ("rotation", "inverse"): "wrap them onto the circle",
     ("logit", "inverse"): "takes data within",

@@ -10,7 +10,7 @@ import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
-from tfp_flows.core.bijector import Start
+from tfp_flows.core.bijector import InitState
 from tfp_flows.keras_engine import keras
 
 tfb = tfp.bijectors
@@ -419,8 +419,8 @@ class Centred(FlowBijector):
         self.mean = tf.Variable(tf.zeros([4]))
         self.seen = tf.Variable(False, trainable=False)
 
-    def _starts(self):
-        return [Start(self.seen, (self.mean,))]
+    def _init_states(self):
+        return [InitState(self.seen, (self.mean,))]
 
     def _initialize(self, y, context):
         self.mean.assign(tf.reduce_mean(y, 0))

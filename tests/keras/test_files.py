@@ -166,7 +166,7 @@ def test_weights_bring_the_masks_of_a_random_order(transformer, tmp_path):
 
 def test_initialised_flag_is_saved(tmp_path):
     model, _ = trained("dequantised glow")
-    path = "flow.bijector.levels.0.bijectors.1.bijectors.0."
+    path = "flow.bijector.scales.0.bijectors.1.bijectors.0."
     shift = variable_paths(model.flow)[path + "shift"].numpy()
     model.save(tmp_path / "flow.keras")
     loaded = keras.saving.load_model(tmp_path / "flow.keras")

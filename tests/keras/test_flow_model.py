@@ -282,7 +282,7 @@ def test_networks_can_be_frozen_at_any_time(stacked):
     flow = flows.neural_spline((3,), 4, (4,), 2, stacked=stacked)
     flows.initialize(flow, ROWS)
     model = compiled(flow)
-    parts = flow.bijector.bijectors[0].step.bijectors if stacked else flow.bijector.bijectors
+    parts = flow.bijector.bijectors[0].bijector.bijectors if stacked else flow.bijector.bijectors
     nets = [part.conditioner for part in parts if hasattr(part, "conditioner")]
     everything = len(flow.trainable_variables)
     of_nets = 4 * len(nets)
@@ -315,7 +315,7 @@ def test_what_cannot_be_frozen_says_so():
 
 def test_frozen_stacks_stay_frozen_in_files(tmp_path):
     flow = flows.real_nvp((2,), 2, (4,))
-    for part in flow.bijector.bijectors[0].step.bijectors:
+    for part in flow.bijector.bijectors[0].bijector.bijectors:
         if hasattr(part, "conditioner"):
             part.conditioner.trainable = False
     model = compiled(flow)

@@ -12,7 +12,7 @@ from test_families import ROWS as VECTORS
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.callbacks.measures import Walk
+from tfp_flows.callbacks.measures import measure_layers
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model.guard import Guard
@@ -246,14 +246,14 @@ def test_levels_matrices_and_pixels():
     flow = flows.Dequantized(flows.glow((4, 4, 1), 2, 2, 4, context_shape=(3,)), levels=8)
     model = compiled(flow)
     context = RANDOM.normal(size=(32, 3)).astype(np.float32)
-    layer = "flow.bijector.levels.1.bijectors.1.bijectors.1"
+    layer = "flow.bijector.scales.1.bijectors.1.bijectors.1"
     health = flows.FlowHealth(PIXELS[:20], context[:20], action="warn")
     plant = Plant(f"{layer}.log_diagonal", (1, 3), -12.0, epoch=1)
     with pytest.warns(UserWarning, match=r"bijectors\.1\[1\] \(Invertible1x1Conv\): condition is"):
         model.fit((PIXELS, context), epochs=2, verbose=0, callbacks=[plant, health])
     assert [r["fault"] is None for r in health.history] == [True, True, False]
     layers = [record["layer"] for record in health.history[0]["layers"]]
-    assert len(set(layers)) == 16 and layers[0].startswith("flow.bijector.levels.0")
+    assert len(set(layers)) == 16 and layers[0].startswith("flow.bijector.scales.0")
     starts = tuple(name.split("[")[0] + "." for name in layers)
     assert {p for p in variable_paths(flow) if not p.startswith(starts)} == {
         f"flow.standardize_context.{name}" for name in ("initialized", "location", "scale")
@@ -420,10 +420,10 @@ def test_history_and_picture(tmp_path, monkeypatch):
 def test_a_layer_that_refuses_its_values():
     norm = fb.ActNorm(4)
     chain = fb.Chain([norm, tfb.Exp(validate_args=True), tfb.Scale(2.0)])
-    walk = Walk(tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain))
-    assert [layer["not_finite"] for layer in walk(np.exp(ROWS))] == [0, 0, 0]
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain)
+    assert [layer["not_finite"] for layer in measure_layers(flow, np.exp(ROWS))] == [0, 0, 0]
     norm.shift.assign([0.0, 0.0, 99.0, 0.0])  # which leaves nothing to take the logarithm of
-    last = walk(np.exp(ROWS))[-1]
+    last = measure_layers(flow, np.exp(ROWS))[-1]
     assert last == {"layer": "bijector.bijectors.1", "type": "Exp", "not_finite": 256}
 
 

@@ -50,7 +50,7 @@ def test_weights_file(name, engine):
 def test_names_in_files_are_those_of_arguments():
     """Each part of a name but the last is an argument, or a place in a list of them."""
     arguments = {"bijector", "bijectors", "conditioner", "context_encoder", "vector_field", "flow"}
-    arguments |= {"levels", "standardize_context"}
+    arguments |= {"scales", "standardize_context"}
     for folder in FOLDERS:
         for name in FLOWS:
             with h5py.File(folder / HERE / f"{name}.weights.h5") as file:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import Start
+from tfp_flows.core.bijector import InitState
 from tfp_flows.core.numerics import moments
 
 
@@ -82,8 +82,8 @@ class ActNorm(FlowBijector):
             name=name,
         )
 
-    def _starts(self):
-        return [Start(self.initialized, (self.shift, self.log_scale))]
+    def _init_states(self):
+        return [InitState(self.initialized, (self.shift, self.log_scale))]
 
     def initialize(self, y) -> tf.Tensor:
         """Sets the constants from the batch `y`, unless that is done; returns its latents.
@@ -111,7 +111,7 @@ class ActNorm(FlowBijector):
         scale = tf.where(deviation > least, deviation, 1.0)
         loc = tf.cast(first + above, self.loc.dtype)
         rest = (first - tf.cast(loc, tf.float64) + above) / scale  # what rounding took from `loc`
-        done = self._starts()[0].is_left()
+        done = self._init_states()[0].is_done()
         for variable, value in ((self.loc, loc), (self.scale, scale), (self.shift, rest)):
             variable.assign(tf.where(done, variable, tf.cast(value, variable.dtype)))
         self.initialized.assign(True)
@@ -141,6 +141,9 @@ class ActNorm(FlowBijector):
     def _inverse_and_log_det(self, y, context):
         apply = self.channel_map(y, forward=False)
         return (y - apply.before) * apply.weight + apply.shift, apply.log_det
+
+    def diagnostics(self, y, context=None):
+        return {"unit_log_det": -tf.reduce_mean(tf.math.log(self.scale))}
 
     def _check_shape(self, value):
         event = value.shape[value.shape.rank - self.forward_min_event_ndims :]

@@ -10,67 +10,79 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_flows.bijectors.spline import checked_settings
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.solvers.fixed_point import Step, triangular_fixed_point
+from tfp_flows.solvers.fixed_point import triangular_fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
-from tfp_flows.transformers.affine import ScaleMap, get_scale_map
-from tfp_flows.transformers.spline import Settings, spline
+from tfp_flows.transformers import Affine, RationalQuadraticSpline, Transformer
+from tfp_flows.transformers.base import split_params
 
 
-class _Autoregressive(FlowBijector):
-    """What both share: the network, and the search for the data of given latents."""
+class MaskedAutoregressive(FlowBijector):
+    r"""Transforms every entry with parameters computed from the entries before it.
 
-    def __init__(self, conditioner, numbers: int, parameters, name):
+    $$ y_i = f(x_i; \theta_i(y_{<i})), \qquad
+       \log|\det J| = \textstyle\sum_i \log f'(x_i; \theta_i(y_{<i})) $$
+
+    where `f` is a transformer. From data to latent it takes one evaluation of the network. The
+    other way all entries are computed from those of the pass before, until nothing changes: after
+    `k` passes the first `k` are right, and most often all are long before that.
+
+    Source: Masked Autoregressive Flow for Density Estimation, arXiv 1705.07057. Under `fb.Invert`
+    it is a layer of Improving Variational Inference with Inverse Autoregressive Flow, arXiv
+    1606.04934, where sampling takes the one evaluation.
+
+    Args:
+      conditioner: a Keras layer, `tf.Module` or function `[..., d] -> [..., num_params * d]`, such
+        as `conditioners.made(d, num_params)`: the first parameter of all entries, then the second
+        of all entries, and so on; or `-> [..., d, num_params]`, such as TFP's
+        `tfb.AutoregressiveNetwork(params=num_params)`. In some order, the parameters of an entry
+        depend on the entries before it alone. A context is its second argument.
+      transformer: the element-wise map; `Affine()` if None.
+      name: name of the bijector.
+      parameters: of subclasses, their constructor's arguments.
+
+    Raises:
+      ValueError: if the conditioner's output has the wrong width.
+      tf.errors.InvalidArgumentError: from `forward`, if the conditioner is not autoregressive
+        (XLA has no such checks; all values are NaN then).
+
+    Example:
+      >>> running = lambda y: tf.concat([tf.cumsum(y, exclusive=True, axis=-1), 0.0 * y], -1)
+      >>> MaskedAutoregressive(running, Affine("clamp")).forward([[1.0, 1.0, 1.0]]).numpy()
+      array([[1., 2., 4.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        conditioner: Any,
+        transformer: Transformer | None = None,
+        name: str = "masked_autoregressive",
+        parameters: dict[str, Any] | None = None,
+    ):
+        parameters = dict(locals()) if parameters is None else parameters
         super().__init__(forward_min_event_ndims=1, parameters=parameters, name=name)
+        self._transformer = Affine() if transformer is None else transformer
         self._network = Network(conditioner, name=f"{name}_conditioner")
-        self._numbers = numbers
 
     @property
     def conditioner(self) -> Any:
         """The network, as it was given."""
         return self._network.net
 
-    def _to_latent(self, y: tf.Tensor, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Each entry's latent and the log of its slope, given its numbers `[..., d, numbers]`."""
-        raise NotImplementedError
-
-    def _to_data(self, x: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
-        """The inverse of `_to_latent`, the value alone."""
-        raise NotImplementedError
-
-    def _condition(self, y, context):
-        """Runs the network, once."""
-        size = y.shape[-1]
-        if size is None:
-            raise ValueError(f"{self.name} needs a static event size, got {y.shape}.")
-        raw = self._network(y, 1, size * self._numbers, context, self._numbers)
-        raw_shape = tf.concat([tf.shape(y), [self._numbers]], 0)
-        return tf.ensure_shape(tf.reshape(raw, raw_shape), [*y.shape, self._numbers])
-
-    def _check_size(self, value):
-        if value.shape[-1] is None:
-            raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
-
     def _inverse_and_log_det(self, y, context):
-        self._check_size(y)
-        x, log_slope = self._to_latent(y, self._condition(y, context))
+        x, log_slope = self._transformer.inverse(y, self._condition(y, context))
         return x, tf.reduce_sum(log_slope, axis=-1)
 
     def _forward_and_log_det(self, x, context):
-        self._check_size(x)
         slopes: list[tf.Tensor] = []  # the Jacobian's diagonal, at the root
 
         def evaluate(y):
             # What passes through the network makes the Jacobian's strictly triangular part, and
             # all that depends on variables and context; the diagonal is known anyway.
-            raw = self._condition(y, context)
-            latent, log_slope = self._to_latent(tf.stop_gradient(y), raw)
+            params = self._condition(y, context)
+            latent, log_slope = self._transformer.inverse(tf.stop_gradient(y), params)
             slopes.append(tf.stop_gradient(tf.exp(log_slope)))
             return latent
-
-        def solve(x):
-            return self._searched(lambda y: self._to_data(x, self._condition(y, context)), x)
 
         def solve_transposed(triangular_vjp, d):
             slope = slopes[-1]
@@ -78,101 +90,67 @@ class _Autoregressive(FlowBijector):
                 lambda u: (d - triangular_vjp(u)) / slope, d / slope
             ).value
 
-        y = implicit_inverse(evaluate, x, solve, solve_transposed)
+        y = implicit_inverse(evaluate, x, lambda x: self._search(x, context), solve_transposed)
         return y, -self._inverse_and_log_det(y, context)[1]
 
-    def _searched(self, step: Step, start: tf.Tensor) -> tf.Tensor:
-        value, is_triangular = triangular_fixed_point(step, start)
+    def _condition(self, y: tf.Tensor, context) -> tf.Tensor:
+        """Runs the network, once: the parameters `[..., num_params, d]`."""
+        num_params, size = self._transformer.num_params, self._static_size(y)
+        inputs = self._transformer.encode(y)
+        output = self._network(inputs, 1, num_params * size, context, num_params)
+        return split_params(output, num_params, size)
+
+    def _static_size(self, value: tf.Tensor) -> int:
+        if value.shape[-1] is None:
+            raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
+        return value.shape[-1]
+
+    def _search(self, x: tf.Tensor, context) -> tf.Tensor:
+        """The data of the latents `x`, without a gradient."""
+        size = self._static_size(x)
+        value, is_triangular = triangular_fixed_point(
+            lambda y: self._transformer.forward(x, self._condition(y, context))[0], x
+        )
         message = (
             f"{self.name}: the search for the data of given latents has not settled after "
-            f"{start.shape[-1]} passes, one for each entry. Conditioner {self._network!r} "
+            f"{size} passes, one for each entry. Conditioner {self._network!r} "
             "is not autoregressive (conditioners.made is)."
         )
         check = tf.debugging.Assert(tf.reduce_all(is_triangular), [message])
-        with tf.control_dependencies([check]):  # XLA leaves it out; the value is NaN then
+        with tf.control_dependencies([check]):  # XLA drops it; the value is NaN then
             return tf.identity(value)
 
+    def diagnostics(self, y: tf.Tensor, context: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """What the transformer's parameters for the data `y` show; see `Affine`."""
+        return self._transformer.diagnostics(self._condition(y, context), tf.ones_like(y))
+
     def _describe(self):
-        return repr(self._network)
+        return f"{self._network!r}, {self._transformer!r}"
 
 
-class MaskedAutoregressive(_Autoregressive):
-    r"""Scales and shifts every entry by functions of the entries before it.
-
-    $$ y_i = x_i e^{s_i(y_{<i})} + t_i(y_{<i}), \qquad
-       \log|\det J| = \textstyle\sum_i s_i(y_{<i}) $$
-
-    From data to latent it takes one evaluation of the network. The other way, all entries are
-    worked out again and again from those of the pass before, until nothing changes: after `k`
-    passes the first `k` are right, and most often all are long before that.
-
-    Source: Masked Autoregressive Flow for Density Estimation, arXiv 1705.07057. Under `fb.Invert`
-    it is a layer of Improving Variational Inference with Inverse Autoregressive Flow, arXiv
-    1606.04934, where sampling takes the one evaluation.
-
-    Args:
-      conditioner: a Keras layer, `tf.Module` or function, `[..., d] -> [..., d * 2]`, such as
-        `conditioners.made(d, 2)`, or `-> [..., d, 2]`, such as TFP's
-        `tfb.AutoregressiveNetwork(params=2)`. Its output is read as `[..., d, 2]`, shift `t` and
-        raw scale of each entry, which must not depend on the entry itself nor on later ones, in
-        whatever order.
-      scale_map: raw scale -> `s`; see `AffineCoupling`.
-      name: name of the bijector.
-
-    Raises:
-      ValueError: the conditioner's output has the wrong width, or an unknown scale map.
-      tf.errors.InvalidArgumentError: from `forward`, where the conditioner is not autoregressive
-        (under XLA, which has no such checks, all values are NaN then).
-
-    Example:
-      >>> running = lambda y: tf.stack([tf.cumsum(y, exclusive=True, axis=-1), 0.0 * y], -1)
-      >>> net = lambda y: tf.reshape(running(y), [-1, 6])
-      >>> MaskedAutoregressive(net).forward([[1.0, 1.0, 1.0]]).numpy()
-      array([[1., 2., 4.]], dtype=float32)
-    """
-
-    def __init__(
-        self,
-        conditioner: Any,
-        scale_map: str | ScaleMap = "exp_tanh",
-        name: str = "masked_autoregressive",
-    ):
-        parameters = dict(locals())
-        self._scale_map = get_scale_map(scale_map)
-        super().__init__(conditioner, 2, parameters, name)
-
-    def _to_latent(self, y, raw):
-        shift, raw_scale = tf.unstack(raw, axis=-1)
-        log_scale = self._scale_map(raw_scale)
-        return (y - shift) * tf.exp(-log_scale), -log_scale
-
-    def _to_data(self, x, raw):
-        shift, raw_scale = tf.unstack(raw, axis=-1)
-        return x * tf.exp(self._scale_map(raw_scale)) + shift
-
-
-class SplineAutoregressive(_Autoregressive):
-    r"""Bends every entry by a monotone spline that the entries before it choose.
+class SplineAutoregressive(MaskedAutoregressive):
+    r"""Transforms every entry by a monotone spline parameterised by the entries before it.
 
     $$ y_i = f^{-1}(x_i; \theta_i(y_{<i})), \qquad
        \log|\det J| = -\textstyle\sum_i \log f'(y_i; \theta_i(y_{<i})) $$
 
-    with the splines of `SplineCoupling`, and evaluations as in `MaskedAutoregressive`.
+    A `MaskedAutoregressive` with `transformers.RationalQuadraticSpline`.
 
     Source: Neural Spline Flows, arXiv 1906.04032.
 
     Args:
-      conditioner: as for `MaskedAutoregressive`, with `3 * bins - 1` numbers for each entry, such
-        as `conditioners.made(d, 3 * bins - 1)`; see `SplineCoupling` for what they are.
+      conditioner: as for `MaskedAutoregressive`, with `3 * bins - 1` parameters of each entry, such
+        as `conditioners.made(d, 3 * bins - 1)`; see `RationalQuadraticSpline` for what they are.
       bins: how many bins each spline has.
-      bound: half the side of the box where the splines live. Data should lie mostly inside.
+      bound: half the side of the box of the splines. Data should lie mostly inside.
       min_bin_size: the least width and height of a bin, as a share of the box.
       min_slope: the least slope between two bins.
       name: name of the bijector.
 
     Raises:
-      ValueError: the conditioner's output has the wrong width, or a number that makes no spline.
-      tf.errors.InvalidArgumentError: see `MaskedAutoregressive`.
+      ValueError: if the conditioner's output has the wrong width, or an argument does not make a
+        spline.
+      tf.errors.InvalidArgumentError: from `forward`, if the conditioner is not autoregressive.
 
     Example:
       >>> from tfp_flows.conditioners import made
@@ -192,14 +170,5 @@ class SplineAutoregressive(_Autoregressive):
         name: str = "spline_autoregressive",
     ):
         parameters = dict(locals())
-        self._settings = checked_settings(Settings(bins, bound, min_bin_size, min_slope))
-        super().__init__(conditioner, self._settings.numbers, parameters, name)
-
-    def _to_latent(self, y, raw):
-        return spline(y, raw, self._settings)
-
-    def _to_data(self, x, raw):
-        return spline(x, raw, self._settings, invert=True)[0]
-
-    def _describe(self):
-        return f"{super()._describe()}, {self._settings.bins} bins in {self._settings.bound:g}"
+        spline = RationalQuadraticSpline(bins, bound, min_bin_size, min_slope)
+        super().__init__(conditioner, spline, name, parameters)

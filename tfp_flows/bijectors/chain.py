@@ -1,4 +1,4 @@
-"""Composition that evaluates each part once."""
+"""Composition of bijectors, which evaluates each part once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.reversible import (
-    NO_SECOND,
-    add_gradients,
-    recompute_input,
-    with_recomputed_gradient,
-)
+from tfp_flows.core.bijector import Context, Delegating, Pair
+from tfp_flows.core.evaluation import sharing
+from tfp_flows.core.layers import layers_of_chain, visit_chain
+from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
 from tfp_flows.core.stack import validate_repeatable
 from tfp_flows.core.support import both, inverse_within, is_formula
 from tfp_flows.core.tracing import InGraph
@@ -24,24 +22,25 @@ from tfp_flows.core.tracing import InGraph
 tfb = tfp.bijectors
 
 
-class Chain(FlowBijector):
+class Chain(Delegating):
     r"""Composes bijectors, ours and TFP's: `Chain([f, g]).forward(x) = f(g(x))`.
 
     $$ \log|\det J_{f \circ g}(x)| = \log|\det J_g(x)| + \log|\det J_f(g(x))| $$
 
-    As `tfb.Chain`, but a log-prob runs each part once, values are never stale (TFP's own
-    bijectors inside included), and one `context=` reaches every part of ours.
+    As `tfb.Chain`, but a log-prob runs each part once, values are never out of date (nor those of
+    TFP's bijectors inside), and one `context=` reaches every part of this package.
 
     Args:
       bijectors: applied from last to first by `forward`.
-      reversible: train by inversion: the gradient keeps the output alone and rebuilds what is
-        between from it, so that memory does not grow with the number of parts. It costs about a
-        third more time; use `Repeat` where the parts are equal.
+      reversible: whether gradients recompute the activations from the output by inversion, so that
+        memory does not grow with the number of parts. It costs about a third more time; use
+        `Repeat` where the parts are equal.
       name: name of the bijector.
 
     Raises:
-      TypeError: a part is no injective `tfb.Bijector`.
-      ValueError: `reversible` with a random layer of tf_keras, which cannot repeat its draws.
+      TypeError: if a part is not an injective `tfb.Bijector`.
+      ValueError: if `reversible` and a part has a random layer of tf_keras, which cannot repeat
+        its draws.
 
     Example:
       >>> chain = Chain([tfb.Shift(1.0), tfb.Scale(2.0)])
@@ -55,37 +54,32 @@ class Chain(FlowBijector):
         reversible: bool = False,
         name: str = "chain",
     ):
-        parameters = dict(locals())
         bijectors = list(bijectors)
         for b in bijectors:
             if not isinstance(b, tfb.Bijector) or not private.is_injective(b):
                 raise TypeError(f"Chain takes injective tfb.Bijector instances, got {b!r}.")
-        # TFP's own chain knows all about ranks, shapes and dtypes of compositions.
-        self._shapes = tfb.Chain(bijectors)
         super().__init__(
-            forward_min_event_ndims=self._shapes.forward_min_event_ndims,
-            inverse_min_event_ndims=self._shapes.inverse_min_event_ndims,
-            is_constant_jacobian=self._shapes.is_constant_jacobian,
-            parameters=parameters,
+            shapes=tfb.Chain(bijectors),
+            parameters={"bijectors": bijectors, "reversible": reversible, "name": name},
             name=name,
         )
         self._bijectors = bijectors
         self._reversible = bool(reversible)
+        self._evaluate_reversibly = self._no_dependency(InGraph(self._with_recomputed_gradient))
+        parts = [b if isinstance(b, FlowBijector) else OfTFP(b) for b in bijectors]
+        self._folded = self._no_dependency(fold(parts))
+        self._with_bounds = self._folded
         if reversible:
             validate_repeatable(self)
-        self._run_reversibly = self._no_dependency(InGraph(self._with_recomputed_gradient))
-        self._folded = self._no_dependency(fold(bijectors))
-        self._with_bounds = self._folded
-        if reversible:  # bounds of the data are looked at before what is rebuilt
-            first = list(itertools.takewhile(_has_bounds, bijectors))
+            # Bounds of the data are checked before what is recomputed.
+            first = list(itertools.takewhile(_has_bounds, parts))
             rest = Chain(bijectors[len(first) :], reversible=True) if first else self
             self._with_bounds = self._no_dependency([*first, rest])
 
-    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {
-        "_shapes",
+    _TF_MODULE_IGNORED_PROPERTIES = Delegating._TF_MODULE_IGNORED_PROPERTIES | {
         "_folded",
         "_with_bounds",
-        "_run_reversibly",
+        "_evaluate_reversibly",
     }
 
     @property
@@ -94,22 +88,32 @@ class Chain(FlowBijector):
         return list(self._bijectors)
 
     def _forward_and_log_det(self, x, context):
-        return self._evaluate(x, context, forward=True)
+        ndims = self.forward_min_event_ndims
+        if self._reversible:
+            return self._evaluate_reversibly(x, context, ndims, forward=True)
+        return self._evaluate_parts(x, context, ndims, forward=True)
 
     def _inverse_and_log_det(self, y, context):
-        return self._evaluate(y, context, forward=False)
-
-    def _evaluate(self, value, context, forward: bool):
-        ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
+        ndims = self.inverse_min_event_ndims
         if self._reversible:
-            return self._run_reversibly(value, context, ndims, forward)
-        return self._walk(value, ndims, context, forward)
+            return self._evaluate_reversibly(y, context, ndims, forward=False)
+        return self._evaluate_parts(y, context, ndims, forward=False)
 
-    def _with_recomputed_gradient(self, value, context, forward: bool):
+    def _evaluate_parts(
+        self, value: tf.Tensor, context: Context, event_ndims: int, forward: bool
+    ) -> Pair:
+        total = tf.zeros([], value.dtype)
+        for b, ndims in _path(self._folded, event_ndims, forward):
+            evaluate = b.forward_and_log_det if forward else b.inverse_and_log_det
+            value, log_det = evaluate(value, ndims, context)
+            total += log_det
+        return value, total
+
+    def _with_recomputed_gradient(self, value: tf.Tensor, context: Context, forward: bool) -> Pair:
         ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
 
         def evaluate(value, context):
-            out, log_det = self._walk(value, ndims, context, forward)
+            out, log_det = self._evaluate_parts(value, context, ndims, forward)
             return out, log_det + tf.zeros(tf.shape(value)[: value.shape.rank - ndims], out.dtype)
 
         def recompute_inputs(out, d_out, d_log_det, sources, context):
@@ -119,24 +123,14 @@ class Chain(FlowBijector):
             evaluate, recompute_inputs, self.variables, value, context, NO_SECOND
         )
 
-    def _walk(self, value, event_ndims: int, context, forward: bool):
-        total = tf.zeros([], value.dtype)
-        for b, ndims in self._path(event_ndims, forward):
-            value, log_det = _step(b, value, ndims, context, forward)
-            total += log_det
-        return value, total
-
-    def _path(self, event_ndims: int, forward: bool) -> list[tuple[tfb.Bijector, int]]:
-        return _path(self._folded, event_ndims, forward)
-
     def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         d_sources = [None] * len(sources)
-        for b, ndims in reversed(self._path(event_ndims, forward)):
-            # Or the executor would rebuild everything first, and nothing would be saved.
+        for b, ndims in reversed(_path(self._folded, event_ndims, forward)):
+            # Or the executor would recompute everything first, and nothing would be saved.
             with tf.control_dependencies([d_out]):
                 out = tf.identity(out)
-            out, d_out, d_more = _recompute_part(
-                b, out, d_out, d_log_det, ndims, sources, context, forward
+            out, d_out, d_more = b._recompute(
+                out, d_out, d_log_det, ndims, sources, context, forward
             )
             d_sources = add_gradients(d_sources, d_more)
         return out, d_out, d_sources
@@ -147,12 +141,7 @@ class Chain(FlowBijector):
         y, inside = tf.convert_to_tensor(y), None
         total = tf.zeros([], y.dtype)
         for b, ndims in _path(self._with_bounds, event_ndims, forward=False):
-            if isinstance(b, FlowBijector):
-                y, log_det, more = b.inverse_within(y, ndims, context)
-            elif is_formula(b):
-                y, log_det, more = inverse_within(b, y, ndims)
-            else:
-                (y, log_det), more = _step(b, y, ndims, context, forward=False), None
+            y, log_det, more = b.inverse_within(y, ndims, context)
             total, inside = total + log_det, both(inside, more)
         return y, total, inside
 
@@ -161,17 +150,11 @@ class Chain(FlowBijector):
             y = b._initialize(y, context) if isinstance(b, FlowBijector) else b.inverse(y)
         return y
 
-    def _forward_event_shape(self, shape):
-        return self._shapes.forward_event_shape(shape)
+    def layers(self, path):
+        return layers_of_chain(self._bijectors, path)
 
-    def _forward_event_shape_tensor(self, shape):
-        return self._shapes.forward_event_shape_tensor(shape)
-
-    def _inverse_event_shape(self, shape):
-        return self._shapes.inverse_event_shape(shape)
-
-    def _inverse_event_shape_tensor(self, shape):
-        return self._shapes.inverse_event_shape_tensor(shape)
+    def visit_layers(self, y, context, measure, found):
+        return visit_chain(self._bijectors, y, context, measure, found)
 
     def _is_increasing(self, **kwargs):
         increasing = True
@@ -179,18 +162,6 @@ class Chain(FlowBijector):
             given = kwargs if isinstance(b, FlowBijector) else {}
             increasing = tf.equal(increasing, private.is_increasing(b, **given))
         return increasing
-
-    def _forward_dtype(self, dtype, **kwargs):
-        return self._shapes.forward_dtype(dtype)
-
-    def _inverse_dtype(self, dtype, **kwargs):
-        return self._shapes.inverse_dtype(dtype)
-
-    def _batch_shape(self, x_event_ndims):
-        return self._shapes.experimental_batch_shape(x_event_ndims=x_event_ndims)
-
-    def _batch_shape_tensor(self, x_event_ndims):
-        return self._shapes.experimental_batch_shape_tensor(x_event_ndims=x_event_ndims)
 
     def _describe(self):
         return ", ".join(repr(b) for b in self._bijectors)
@@ -208,37 +179,46 @@ def _path(
     return path
 
 
-def _has_bounds(b: tfb.Bijector) -> bool:
+def _has_bounds(b: FlowBijector) -> bool:
     """Whether the bounds of its data are found without a network."""
     if isinstance(b, Chain):
-        return all(_has_bounds(part) for part in b.bijectors)
-    return is_formula(b) or isinstance(b, Logit)
+        return all(_has_bounds(part) for part in b._folded)
+    return isinstance(b, Logit) or (isinstance(b, OfTFP) and b.is_formula)
 
 
-def _step(b: tfb.Bijector, value, event_ndims: int, context, forward: bool):
-    """One part's value and log-det."""
-    if isinstance(b, FlowBijector):
-        both = b.forward_and_log_det if forward else b.inverse_and_log_det
-        return both(value, event_ndims, context)
-    if context is not None and any(isinstance(m, FlowBijector) for m in b.submodules):
-        raise ValueError(
-            f"The context does not reach what is inside TFP's {b.name}. Put its parts into "
-            "this Chain, or into a Chain of their own."
-        )
-    value = tf.identity(value)  # a tensor that TFP's cache has not seen is never stale
-    if forward:
-        return b.forward(value), b.forward_log_det_jacobian(value, event_ndims)
-    return b.inverse(value), b.inverse_log_det_jacobian(value, event_ndims)
+class OfTFP(Delegating):
+    """A bijector of TFP in a `Chain`.
 
+    Args:
+      bijector: any injective `tfb.Bijector`.
+    """
 
-def _recompute_part(b, out, d_out, d_log_det, event_ndims, sources, context, forward):
-    if isinstance(b, FlowBijector):
-        return b._recompute(out, d_out, d_log_det, event_ndims, sources, context, forward)
-    return recompute_input(
-        lambda value: _step(b, value, event_ndims, context, forward),
-        lambda out: b.inverse(out) if forward else b.forward(out),
-        out,
-        d_out,
-        d_log_det,
-        sources,
-    )
+    def __init__(self, bijector: tfb.Bijector):
+        super().__init__(shapes=bijector, parameters={}, name=bijector.name)
+        self._bijector = bijector
+        self.is_formula = is_formula(bijector)
+        self._holds_ours = any(isinstance(m, FlowBijector) for m in bijector.submodules)
+
+    def _forward_and_log_det(self, x, context):
+        self._check_no_context(context)
+        x = tf.identity(x)  # TFP's cache, which may be out of date, has not seen this tensor
+        with sharing():
+            return self._bijector.forward(x), self._bijector.forward_log_det_jacobian(x)
+
+    def _inverse_and_log_det(self, y, context):
+        self._check_no_context(context)
+        y = tf.identity(y)
+        with sharing():
+            return self._bijector.inverse(y), self._bijector.inverse_log_det_jacobian(y)
+
+    def _check_no_context(self, context: Context) -> None:
+        if context is not None and self._holds_ours:
+            raise ValueError(
+                f"The context does not reach what is inside TFP's {self.name}. Put its parts into "
+                "this Chain, or into a Chain of their own."
+            )
+
+    def inverse_within(self, y, event_ndims, context=None):
+        if self.is_formula:
+            return inverse_within(self._bijector, y, event_ndims)
+        return super().inverse_within(y, event_ndims, context)

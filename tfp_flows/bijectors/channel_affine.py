@@ -35,6 +35,11 @@ class ChannelMap(NamedTuple):
             x = x if more is None else x + more
         return x
 
+    def condition_number(self) -> tf.Tensor:
+        """The largest singular value of a matrix of weights over the least."""
+        singular = tf.linalg.svd(tf.cast(self.weight, tf.float64), compute_uv=False)
+        return singular[0] / singular[-1]
+
     def then(self, other: ChannelMap) -> ChannelMap:
         """The map that applies this one first."""
         weight, shift = self.weight, _plus(self.shift, self.after)

@@ -1,4 +1,4 @@
-"""An affine layer that a context sets."""
+"""An affine layer whose parameters are computed from a context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
-from tfp_flows.transformers.affine import ScaleMap, get_scale_map
+from tfp_flows.transformers import Affine
+from tfp_flows.transformers.affine import ScaleMap
+from tfp_flows.transformers.base import split_params
 
 
 class ContextAffine(FlowBijector):
@@ -22,13 +24,15 @@ class ContextAffine(FlowBijector):
 
     Args:
       conditioner: a Keras layer, `tf.Module` or function from contexts `[..., k]` to
-        `[..., 2 * channels]`: first all shifts `t`, then all raw scales.
+        `[..., 2 * channels]`: first all shifts `t`, then what the scale map makes `s` of.
       event_ndims: rank of an event; its last dimension holds the channels.
-      scale_map: see `AffineCoupling`.
+      scale_map: from a parameter to `s`: `"exp_tanh"`, `"sigmoid"`, `"clamp"`, `"softplus"`, or
+        your own function (register it with Keras to save whole models).
       name: name of the bijector.
 
     Raises:
-      ValueError: an `event_ndims` below 1; on a call, no context.
+      ValueError: if `event_ndims < 1`, `scale_map` is not a known name, or, on a call, there is no
+        context.
 
     Example:
       >>> affine = ContextAffine(lambda c: tf.concat([c, 0.0 * c], -1))
@@ -46,7 +50,7 @@ class ContextAffine(FlowBijector):
         parameters = dict(locals())
         if event_ndims < 1:
             raise ValueError(f"event_ndims must be 1 or more, got {event_ndims}.")
-        self._scale_map = get_scale_map(scale_map)
+        self._transformer = Affine(scale_map)
         super().__init__(forward_min_event_ndims=event_ndims, parameters=parameters, name=name)
         self._network = Network(conditioner, name=f"{name}_conditioner")
 
@@ -56,27 +60,26 @@ class ContextAffine(FlowBijector):
         return self._network.net
 
     def _forward_and_log_det(self, x, context):
-        shift, log_scale = self._parameters_for(x, context)
-        return x * tf.exp(log_scale) + shift, self._log_det(x, log_scale)
+        y, log_slope = self._transformer.forward(x, self._condition(x, context))
+        return y, self._log_det(x, log_slope)
 
     def _inverse_and_log_det(self, y, context):
-        shift, log_scale = self._parameters_for(y, context)
-        return (y - shift) * tf.exp(-log_scale), -self._log_det(y, log_scale)
+        x, log_slope = self._transformer.inverse(y, self._condition(y, context))
+        return x, self._log_det(y, log_slope)
 
-    def _parameters_for(self, value, context) -> tuple[tf.Tensor, tf.Tensor]:
-        """Shift and log-scale, with dimensions of 1 for all of the event but its channels."""
+    def _condition(self, value: tf.Tensor, context) -> tf.Tensor:
+        """Runs the conditioner, once: the parameters `[..., 2, channels]`, which broadcast."""
         if context is None:
             raise ValueError(f"{self.name} needs a context: give context=...")
-        context = tf.cast(context, value.dtype)
-        raw = self._network(context, 1, 2 * value.shape[-1])
+        channels = value.shape[-1]
+        output = self._network(tf.cast(context, value.dtype), 1, 2 * channels)
         for _ in range(self.forward_min_event_ndims - 1):
-            raw = raw[..., tf.newaxis, :]
-        shift, raw_scale = tf.split(raw, 2, axis=-1)
-        return shift, self._scale_map(raw_scale)
+            output = output[..., tf.newaxis, :]
+        return split_params(output, 2, channels)
 
-    def _log_det(self, value, log_scale) -> tf.Tensor:
+    def _log_det(self, value: tf.Tensor, log_slope: tf.Tensor) -> tf.Tensor:
         axes = list(range(-self.forward_min_event_ndims, 0))
-        return tf.reduce_sum(log_scale + tf.zeros_like(value), axis=axes)
+        return tf.reduce_sum(log_slope + tf.zeros_like(value), axis=axes)
 
     def _describe(self):
         return repr(self._network)

@@ -114,6 +114,9 @@ class Invertible1x1Conv(FlowBijector):
         apply = self.channel_map(y, forward=False)
         return apply(y), apply.log_det
 
+    def diagnostics(self, y, context=None):
+        return {"condition": self.channel_map(y, forward=False).condition_number()}
+
     def _check_shape(self, value):
         if not value.shape[-1:].is_compatible_with(self.log_diagonal.shape):
             raise ValueError(

@@ -90,6 +90,9 @@ class _Reflecting(FlowBijector):
         apply = self.channel_map(y, forward=False)
         return apply(y), apply.log_det
 
+    def diagnostics(self, y, context=None):
+        return {"condition": self.channel_map(y, forward=False).condition_number()}
+
     def _describe(self):
         count, features = self.vectors.shape
         return f"{features}, {count} reflection(s)"

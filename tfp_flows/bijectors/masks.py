@@ -1,8 +1,8 @@
 """Which part of an event conditions a coupling, and which part it transforms.
 
 A mask is one of `"half"`, `"alternate"`, `"channel"`, `"checkerboard"`, or a boolean array of
-the event's shape (or of its last dimensions), True where the event is kept. `swap` exchanges
-the two parts.
+the event's shape (or of its last dimensions), True for the identity part. `swap` exchanges the two
+parts.
 """
 
 from __future__ import annotations
@@ -16,91 +16,95 @@ NAMES = ("half", "alternate", "channel", "checkerboard")
 
 
 class Parts(Protocol):
-    """How a coupling sees its event."""
+    """How a coupling splits its event."""
 
     def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns what the conditioner sees, and what is transformed."""
+        """Returns the identity part and the transformed part."""
 
-    def merge(self, kept: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
-        """The inverse of `split`; turns gradients of its results into that of its argument."""
+    def merge(self, identity: tf.Tensor, transformed: tf.Tensor) -> tf.Tensor:
+        """The inverse of `split`; gradients of its results become that of its argument."""
 
-    def trim(self, parameter: tf.Tensor) -> tf.Tensor:
-        """Zero wherever the parameter would touch the kept part."""
+    def trim(self, log_slope: tf.Tensor) -> tf.Tensor:
+        """Sets what belongs to the identity part to zero."""
 
 
 class LastAxisParts:
-    """Cuts the last axis in two: the conditioner is given the kept entries alone."""
+    """Cuts the last axis in two: both parts are smaller than the event."""
 
-    def __init__(self, kept: np.ndarray):
-        order = np.concatenate([np.flatnonzero(kept), np.flatnonzero(~kept)])
-        self._n_kept = int(kept.sum())
-        self._sizes = [self._n_kept, kept.size - self._n_kept]
-        self._order = None if (order == np.arange(kept.size)).all() else order.astype(np.int32)
-        self._swapped = bool((~kept[: self._sizes[1]]).all() and kept[self._sizes[1] :].all())
+    def __init__(self, is_identity: np.ndarray):
+        order = np.concatenate([np.flatnonzero(is_identity), np.flatnonzero(~is_identity)])
+        n, size = int(is_identity.sum()), is_identity.size
+        self._sizes = [n, size - n]
+        self._order = None if (order == np.arange(size)).all() else order.astype(np.int32)
+        self._swapped = bool((~is_identity[: size - n]).all() and is_identity[size - n :].all())
 
     def split(self, x):
         if self._swapped:
-            changed, kept = tf.split(x, self._sizes[::-1], axis=-1)
-            return kept, changed
+            transformed, identity = tf.split(x, self._sizes[::-1], axis=-1)
+            return identity, transformed
         if self._order is not None:
             x = tf.gather(x, self._order, axis=-1)
         return tuple(tf.split(x, self._sizes, axis=-1))
 
-    def merge(self, kept, changed):
+    def merge(self, identity, transformed):
         if self._swapped:
-            return tf.concat([changed, kept], axis=-1)
-        x = tf.concat([kept, changed], axis=-1)
+            return tf.concat([transformed, identity], axis=-1)
+        x = tf.concat([identity, transformed], axis=-1)
         if self._order is not None:
             x = tf.gather(x, np.argsort(self._order).astype(np.int32), axis=-1)
         return x
 
-    def trim(self, parameter):
-        return parameter
+    def trim(self, log_slope):
+        return log_slope
 
 
 class MaskedParts:
-    """Keeps the event's shape: the conditioner sees zeros where the event is transformed."""
+    """Both parts have the event's shape, and zeros where the other part is."""
 
-    def __init__(self, kept: np.ndarray):
-        self._kept = kept
+    def __init__(self, is_identity: np.ndarray):
+        self._is_identity = is_identity
 
     def split(self, x):
-        keep = tf.constant(self._kept, x.dtype)
-        return x * keep, x * (1.0 - keep)
+        mask = tf.constant(self._is_identity, x.dtype)
+        return x * mask, x * (1.0 - mask)
 
-    def merge(self, kept, changed):
-        return tf.where(self._kept, kept, changed)
+    def merge(self, identity, transformed):
+        return tf.where(self._is_identity, identity, transformed)
 
-    def trim(self, parameter):
-        return parameter * tf.constant(~self._kept, parameter.dtype)
+    def trim(self, log_slope):
+        return log_slope * tf.constant(~self._is_identity, log_slope.dtype)
 
 
 def make_parts(mask: str | np.ndarray, swap: bool, event: tuple[int, ...]) -> Parts:
     """Resolves a mask for an event shape.
 
     Raises:
-      ValueError: the mask does not fit the event, or leaves nothing to keep or to transform.
+      ValueError: if the mask does not fit the event, or leaves one of the parts empty.
     """
     if isinstance(mask, str):
-        kept = _named(mask, event)
+        is_identity = _named(mask, event)
     else:
-        kept = np.asarray(mask)
-        if kept.shape != event[len(event) - kept.ndim :]:
+        is_identity = np.asarray(mask)
+        if is_identity.shape != event[len(event) - is_identity.ndim :]:
             raise ValueError(
-                f"The mask has shape {kept.shape}, which does not fit events of shape {event}: it "
-                "must have the event's shape, or that of its last dimensions."
+                f"The mask has shape {is_identity.shape}, which does not fit events of shape "
+                f"{event}: it must have the event's shape, or that of its last dimensions."
             )
-    kept = ~kept if swap else kept
-    if kept.all() or not kept.any():
+    is_identity = ~is_identity if swap else is_identity
+    if is_identity.all() or not is_identity.any():
         raise ValueError(
-            f"A coupling keeps a part of the event and transforms the rest; mask {mask!r} leaves "
+            f"A coupling transforms one part of the event given the other; mask {mask!r} leaves "
             f"one of them empty for an event of shape {event}. Couplings need two entries or more."
         )
-    return LastAxisParts(kept) if kept.ndim == 1 else MaskedParts(kept)
+    return LastAxisParts(is_identity) if is_identity.ndim == 1 else MaskedParts(is_identity)
 
 
 def mask_event_ndims(mask: str | np.ndarray) -> int:
-    """The event rank a mask is made for, unless the user says otherwise."""
+    """The event rank that a mask is made for.
+
+    Raises:
+      ValueError: if there is no mask of that name.
+    """
     if not isinstance(mask, str):
         return np.ndim(mask)
     if mask not in NAMES:

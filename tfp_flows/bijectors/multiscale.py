@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.layers import layers_of_chain
 
 tfb = tfp.bijectors
 
@@ -33,7 +34,7 @@ class MultiScale(FlowBijector):
     Source: Density estimation using Real NVP, arXiv 1605.08803, section 3.6.
 
     Args:
-      levels: bijectors, level 0 first, each from `[h, w, c]` to the next larger image (as
+      scales: bijectors, level 0 first, each from `[h, w, c]` to the next larger image (as
         `Chain([Squeeze(), ...steps])`).
       event_shape: shape of the image, `(height, width, channels)`.
       name: name of the bijector.
@@ -51,28 +52,28 @@ class MultiScale(FlowBijector):
 
     def __init__(
         self,
-        levels: Sequence[tfb.Bijector],
+        scales: Sequence[tfb.Bijector],
         event_shape: Sequence[int],
         name: str = "multiscale",
     ):
-        parameters = {"levels": list(levels), "event_shape": tuple(event_shape), "name": name}
-        if not levels:
+        parameters = {"scales": list(scales), "event_shape": tuple(event_shape), "name": name}
+        if not scales:
             raise ValueError("MultiScale needs at least one level.")
-        self._levels = [b if isinstance(b, FlowBijector) else Chain([b]) for b in levels]
+        self._scales = [b if isinstance(b, FlowBijector) else Chain([b]) for b in scales]
         self._image_shape = tf.TensorShape(event_shape)
-        self._latent_shapes = _latent_shapes(self._levels, self._image_shape)
+        self._latent_shapes = _latent_shapes(self._scales, self._image_shape)
         super().__init__(
             forward_min_event_ndims=1,
             inverse_min_event_ndims=self._image_shape.rank,
-            is_constant_jacobian=all(b.is_constant_jacobian for b in self._levels),
+            is_constant_jacobian=all(b.is_constant_jacobian for b in self._scales),
             parameters=parameters,
             name=name,
         )
 
     @property
-    def levels(self) -> list[tfb.Bijector]:
+    def scales(self) -> list[tfb.Bijector]:
         """The levels, the one next to the data first."""
-        return list(self._levels)
+        return list(self._scales)
 
     @property
     def latent_shapes(self) -> list[tuple[int, ...]]:
@@ -108,7 +109,7 @@ class MultiScale(FlowBijector):
         self._check_event(x.shape[-1:], self._inverse_event_shape(self._image_shape), x)
         *outer, value = self.split_latent(x)
         rank, total = self._image_shape.rank, tf.zeros([], x.dtype)
-        for level in reversed(self._levels):
+        for level in reversed(self._scales):
             value, log_det = level.forward_and_log_det(value, rank, context)
             total += log_det
             if outer:
@@ -126,16 +127,25 @@ class MultiScale(FlowBijector):
         parts, _ = self._descend(y, lambda level, value: (level._initialize(value, context), None))
         return self.merge_latents(parts)
 
+    def layers(self, path):
+        return layers_of_chain(self._scales, path, "scales")
+
+    def visit_layers(self, y, context, measure, found):
+        def step(level, value):
+            return level.visit_layers(value, context, measure, found), None
+
+        return self.merge_latents(self._descend(y, step)[0])
+
     def _descend(self, y, step):
         """From data to latent, level by level, halving the channels between levels."""
         self._check_event(y.shape[-self._image_shape.rank :], self._image_shape, y)
         parts, extras, value = [], [], y
-        for level in self._levels[:-1]:
+        for level in self._scales[:-1]:
             value, extra = step(level, value)
             value, factored_out = tf.split(value, 2, axis=-1)
             parts.append(factored_out)
             extras.append(extra)
-        value, extra = step(self._levels[-1], value)
+        value, extra = step(self._scales[-1], value)
         return [*parts, value], [*extras, extra]
 
     def _check_event(self, event, expected, value):
@@ -159,7 +169,7 @@ class MultiScale(FlowBijector):
         return tf.concat([shape[: -self._image_shape.rank], [size]], 0)
 
     def _describe(self):
-        return ", ".join(repr(b) for b in self._levels)
+        return ", ".join(repr(b) for b in self._scales)
 
 
 def _latent_shapes(levels, event_shape: tf.TensorShape) -> list[tf.TensorShape]:

@@ -9,8 +9,14 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Start
-from tfp_flows.core.evaluation import add_penalty, at_index, current, summing_penalties
+from tfp_flows.core.bijector import InitState
+from tfp_flows.core.evaluation import (
+    add_penalty,
+    at_index,
+    current,
+    settings_version,
+    summing_penalties,
+)
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
 from tfp_flows.core.shapes import like
@@ -33,7 +39,7 @@ class Repeat(FlowBijector):
     update weights when they are called (as batch normalisation does).
 
     Args:
-      step: a bijector that keeps the shape of its event. Every step gets its own draw of what
+      bijector: a bijector that keeps the shape of its event. Every step gets its own draw of what
         starts at random: bijectors of this package, and the weights of Keras layers that hold
         their initialisers; all else starts at the values given. Or a function that makes a step,
         which is then called `count` times: slower, and right for parts of any kind.
@@ -58,7 +64,7 @@ class Repeat(FlowBijector):
 
     def __init__(
         self,
-        step: tfb.Bijector | Callable[[], tfb.Bijector],
+        bijector: tfb.Bijector | Callable[[], tfb.Bijector],
         count: int,
         reversible: bool = False,
         unroll: bool = False,
@@ -67,13 +73,13 @@ class Repeat(FlowBijector):
     ):
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        is_template = isinstance(step, tfb.Bijector)
+        is_template = isinstance(bijector, tfb.Bijector)
         if stacked is not None:
-            self._stack = Stack(step if is_template else step(), stacked, f"{name}_steps")
+            self._stack = Stack(bijector if is_template else bijector(), stacked, f"{name}_steps")
         elif is_template:
-            self._stack = Stack.like(step, count, f"{name}_steps")
+            self._stack = Stack.like(bijector, count, f"{name}_steps")
         else:
-            self._stack = Stack.of(step, count, f"{name}_steps")
+            self._stack = Stack.of(bijector, count, f"{name}_steps")
         template = self._stack.template
         template = template if isinstance(template, FlowBijector) else Chain([template])
         self._step = self._no_dependency(template)
@@ -83,10 +89,11 @@ class Repeat(FlowBijector):
         self._reversible = bool(reversible)
         self._loop = self._no_dependency(Loop(self._count, bool(unroll)))
         self._evaluate = self._no_dependency(InGraph(self._run))
+        self._traced_visit = self._no_dependency(tf.function(self._visited_step, autograph=False))
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
             parameters={
-                "step": self._stack.template,
+                "bijector": self._stack.template,
                 "count": count,
                 "reversible": reversible,
                 "unroll": unroll,
@@ -102,10 +109,11 @@ class Repeat(FlowBijector):
         "_step",
         "_loop",
         "_evaluate",
+        "_traced_visit",
     }
 
     @property
-    def step(self) -> tfb.Bijector:
+    def bijector(self) -> tfb.Bijector:
         """One step as a template: its shapes count, its values do not."""
         return self._stack.template
 
@@ -114,11 +122,13 @@ class Repeat(FlowBijector):
         """How many steps there are."""
         return self._count
 
-    def _starts(self):
+    def _init_states(self):
         stacked = {id(own): variable for own, variable in self._stack.pairs}
         template = (self._step, *self._step.submodules)
-        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._starts()]
-        return [Start(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts]
+        starts = [s for m in template if isinstance(m, FlowBijector) for s in m._init_states()]
+        return [
+            InitState(stacked[id(s.flag)], tuple(stacked[id(v)] for v in s.zeros)) for s in starts
+        ]
 
     def _forward_and_log_det(self, x, context):
         return self._evaluate(x, context, self.forward_min_event_ndims, forward=True)
@@ -239,6 +249,32 @@ class Repeat(FlowBijector):
             variable.assign(value)
         return out
 
+    def layers(self, path):
+        of_step = self._step.layers(path)
+        return [(_indexed(p, i), layer) for i in range(self._count) for p, layer in of_step]
+
+    def visit_layers(self, y, context, measure, found):
+        for i in range(self._count):
+            try:
+                y, of_step = self._visit_step(tf.constant(i), y, context, measure)
+            except tf.errors.InvalidArgumentError:  # once more, layer by layer, to find which
+                with self._stack.assigned(i):
+                    y, of_step = self._step.visit_layers(y, context, measure, found), []
+            found += of_step
+        return y
+
+    def _visit_step(self, i, y, context, measure):
+        if not tf.executing_eagerly():
+            return self._visited_step(i, y, context, measure)
+        # Eager reads would see the template's own variables.
+        arguments = (i, y, context, measure, settings_version())
+        return self._traced_visit.get_concrete_function(*arguments)(*arguments)
+
+    def _visited_step(self, i, y, context, measure, _=None):
+        found: list = []
+        with self._stack.at([tf.convert_to_tensor(v)[i] for v in self._stack.stacked]):
+            return self._step.visit_layers(y, context, measure, found), found
+
     def _is_increasing(self, **kwargs):
         @tf.function(autograph=False)  # eager reads would see the template's own variables
         def of_all():
@@ -261,3 +297,9 @@ class Repeat(FlowBijector):
 
     def _describe(self):
         return f"{self._count} x {self._step!r}"
+
+
+def _indexed(path: str, i: int) -> str:
+    """The path of a layer of step `i`: ends in `[i]`, and in nested repeats in `[i][j]`."""
+    path, bracket, inner = path.partition("[")
+    return f"{path}[{i}]{bracket}{inner}"

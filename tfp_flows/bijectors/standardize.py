@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import Start
+from tfp_flows.core.bijector import InitState
 from tfp_flows.core.numerics import moments
 
 
@@ -67,8 +67,8 @@ class Standardize(FlowBijector):
             name=name,
         )
 
-    def _starts(self):
-        return [Start(self.initialized, ())]
+    def _init_states(self):
+        return [InitState(self.initialized, ())]
 
     def initialize(self, y) -> tf.Tensor:
         """Sets location and scale from values `[..., size]`, unless that is done.

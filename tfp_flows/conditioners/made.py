@@ -1,4 +1,4 @@
-"""MADE: a network whose outputs for an entry see the entries before it, and no others."""
+"""MADE: a network whose outputs for an entry depend on the entries before it alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDERS = ("sequential", "reverse", "random")
 
 def made(
     event_size: int,
-    outputs_per_entry: int,
+    num_params: int,
     hidden: Sequence[int] = (128, 128),
     order: str | Sequence[int] = "sequential",
     activation: str = "relu",
@@ -25,11 +25,13 @@ def made(
     seed: int | None = None,
     dtype: Any = None,
     name: str = "made",
+    inputs_per_entry: int = 1,
 ) -> keras.Model:
-    r"""A masked perceptron `[batch, event_size] -> [batch, event_size * outputs_per_entry]`.
+    r"""A masked perceptron `[batch, event_size] -> [batch, num_params * event_size]`.
 
-    The output holds one entry's numbers after the other's. With entries `o_1, o_2, ...` in the
-    order, those of `o_k` depend on the entries `o_1 ... o_{k-1}` and on the context:
+    The output holds the first parameter of all entries, then the second of all entries, and so on.
+    With entries `o_1, o_2, ...` in the order, those of `o_k` depend on the entries
+    `o_1 ... o_{k-1}` and on the context:
 
     $$ \partial\,\mathrm{out}_{o_k} / \partial x_{o_j} = 0 \quad \text{for } j \ge k $$
 
@@ -39,7 +41,8 @@ def made(
 
     Args:
       event_size: entries of the event.
-      outputs_per_entry: 2 for an affine layer, `3 * bins - 1` for a spline one.
+      num_params: parameters of each entry, as a transformer's `num_params`: 2 for an affine
+        layer, `3 * bins - 1` for splines.
       hidden: units of the hidden layers, one layer or more.
       order: `"sequential"` (first entry first), `"reverse"`, `"random"`, or the indices of the
         entries from the one that depends on nothing to the one that depends on all others.
@@ -49,39 +52,43 @@ def made(
       seed: of the random order; from TensorFlow's global generator if None.
       dtype: of the layers; Keras's own default if None.
       name: of the model.
+      inputs_per_entry: how many inputs stand for an entry, as `[batch, inputs_per_entry *
+        event_size]`: 2 for circular splines, whose conditioners are given all cosines of the
+        angles and then all sines.
 
     Returns:
       A built `keras.Model`.
 
     Raises:
-      ValueError: the order is no permutation of the entries, or a size is below 1.
+      ValueError: if the order is not a permutation of the entries, or a size is below 1.
 
     Example:
       >>> made(3, 2, hidden=(16,), order=[2, 0, 1]).output_shape
       (None, 6)
     """
-    sizes = (event_size, outputs_per_entry, *hidden)
+    sizes = (event_size, num_params, inputs_per_entry, *hidden)
     if not hidden or min(sizes) < 1:
         raise ValueError(
-            f"made needs event_size, outputs_per_entry and hidden units of 1 or more, and one "
-            f"hidden layer at least; got {event_size}, {outputs_per_entry} and {tuple(hidden)}."
+            f"made needs sizes of 1 or more, and one hidden layer at least; got {event_size=}, "
+            f"{num_params=}, hidden={tuple(hidden)}, {inputs_per_entry=}."
         )
     ranks = np.empty(event_size, int)  # 1 for the entry that depends on nothing
     ranks[_entries_in_order(order, event_size, seed)] = np.arange(1, event_size + 1)
-    # A unit of degree k sees the k first entries. Those of degree 0 see the context alone, and
-    # through them it reaches the first entry.
+    # A unit of degree k depends on the k first entries. Those of degree 0 depend on the context
+    # alone, which reaches the parameters of the first entry through them.
     least = min(1, event_size - 1) if context is None else 0
-    before, layers = ranks, []
+    before, layers = np.tile(ranks, inputs_per_entry), []
     for width in hidden:
         degrees = np.rint(np.linspace(least, event_size - 1, width)).astype(int)
         layers += [MaskedDense(before, degrees, dtype=dtype), _activate(activation, dtype)]
         before = degrees
-    outputs = np.repeat(ranks - 1, outputs_per_entry)
+    outputs = np.tile(ranks - 1, num_params)
     layers.append(MaskedDense(before, outputs, kernel_initializer="zeros", dtype=dtype))
-    return with_context(layers[:1], layers[1:], (event_size,), context, dtype, name)
+    inputs = (inputs_per_entry * event_size,)
+    return with_context(layers[:1], layers[1:], inputs, context, dtype, name)
 
 
-def _activate(activation: str, dtype: Any):
+def _activate(activation: str, dtype: Any) -> keras.layers.Layer:
     return keras.layers.Activation(activation, dtype=dtype)
 
 
@@ -103,10 +110,10 @@ def _entries_in_order(order: str | Sequence[int], size: int, seed: int | None) -
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
 class MaskedDense(keras.layers.Dense):
-    """`keras.layers.Dense` where a unit sees the inputs of its own degree and below.
+    """`keras.layers.Dense` where a unit is connected to the inputs of its own degree and below.
 
-    The degrees are variables that are not trained, so files of weights hold them, and replicas
-    share them: weights that belong to one random order are never used with another.
+    The degrees are variables that are not trained, so weights files hold them, and replicas share
+    them: weights that belong to one random order are never used with another.
 
     Args:
       input_degrees: one whole number for each input.
@@ -152,8 +159,8 @@ class MaskedDense(keras.layers.Dense):
         return list(start if variable is None else map(int, np.asarray(variable)))
 
     def call(self, inputs):
-        inputs_seen = tf.convert_to_tensor(self._inputs)[:, tf.newaxis]
-        mask = inputs_seen <= tf.convert_to_tensor(self._outputs)
+        input_degrees = tf.convert_to_tensor(self._inputs)[:, tf.newaxis]
+        mask = input_degrees <= tf.convert_to_tensor(self._outputs)
         kernel = self.kernel * tf.cast(mask, inputs.dtype)
         return self.activation(tf.matmul(inputs, kernel) + self.bias)
 

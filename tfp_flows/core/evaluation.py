@@ -155,8 +155,12 @@ def summing_penalties(total: tf.Tensor | tuple) -> Iterator[Callable[[], tf.Tens
 
 
 def sharing() -> contextlib.AbstractContextManager[None]:
-    """Within the block no variable changes, so that `shared` need not compute anything twice."""
-    return evaluating(shared={})
+    """Within the block no variable changes, so that `shared` need not compute anything twice.
+
+    A block within a block shares the same values.
+    """
+    values = current().shared
+    return evaluating(shared={} if values is None else values)
 
 
 def shared(owner: Any, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
@@ -171,8 +175,9 @@ def shared(owner: Any, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
     graphs = _graphs()
     for graph in graphs:
         if (graph, id(owner)) in values:
-            return values[graph, id(owner)]
-    value = values[graphs[0], id(owner)] = compute()
+            return values[graph, id(owner)][1]
+    value = compute()
+    values[graphs[0], id(owner)] = owner, value  # the owner too, or another could get its id
     return value
 
 

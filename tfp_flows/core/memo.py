@@ -1,154 +1,169 @@
-"""One evaluation for a value and its log-det, and never a stale one.
+"""One evaluation for a value and its log-det in a graph, and nowhere an outdated value.
 
-TFP asks a bijector for `inverse(y)` and then for `forward_log_det_jacobian(x)`, in separate
-calls, so an expensive conditioner would run twice. TFP's own answer is a cache keyed on tensor
-identity, which in eager mode outlives updates of the variables. `PairMemo` stands in its place
-(a bijector's `_cache`): it answers only while
+TFP calls `inverse(y)` and `forward_log_det_jacobian(x)` one after the other, and its containers
+call their parts once more, so an expensive conditioner would run two or three times. TFP's own answer is
+a cache keyed by the identity of tensors, which in eager mode outlives updates of the variables.
+`Memo` replaces it, and answers where that is both right and cheap:
 
-* the tensor is the very object that went in or came out,
-* no variable of the bijector has changed since (eager: their values are compared by hash;
-  in a graph: no op that writes them was added),
-* the current `Evaluation` has the same `key`, and
-* the gradient tapes that watch now are the ones that recorded the evaluation.
+* In a graph, while no op was added that may write a variable of the bijector, the `Evaluation` is
+  the same, and the gradient tapes at work are those that recorded the evaluation.
+* In eager mode within a block of `sharing`, where no variable changes. Elsewhere never: to find out
+  whether variables have changed would cost more than most evaluations do. `Chain` and `Flow`, and
+  `forward_and_log_det` and `inverse_and_log_det`, evaluate once without any memo.
 """
 
 from __future__ import annotations
 
+import collections
+import itertools
 import weakref
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfp_flows.core import private
-from tfp_flows.core.evaluation import current
+from tfp_flows.core.evaluation import current, shared
 from tfp_flows.core.substitution import is_substituted
 from tfp_flows.core.variables import components
 
-_OTHER = {"forward": "inverse", "inverse": "forward"}
+_OPPOSITE = {"forward": "inverse", "inverse": "forward"}
+_numbers = itertools.count()
 
 
-class _Note(NamedTuple):
-    argument: Any  # callable that returns the tensor the note is about, or None once it died
-    value: Any  # callable that returns the tensor on the other side, or None once it died
+class Memo:
+    """The `_cache` of a `FlowBijector`: has the four methods that `tfb.Bijector` calls.
+
+    Args:
+      bijector: the bijector whose evaluations it remembers.
+    """
+
+    def __init__(self, bijector: Any):
+        self._bijector = weakref.ref(bijector)
+
+    def forward(self, x: tf.Tensor, context: Any = None) -> tf.Tensor:
+        return self._evaluate("forward", x, context)[0]
+
+    def inverse(self, y: tf.Tensor, context: Any = None) -> tf.Tensor:
+        return self._evaluate("inverse", y, context)[0]
+
+    def forward_attributes(self, x: tf.Tensor, context: Any = None) -> dict[str, tf.Tensor]:
+        return {"ildj": -self._evaluate("forward", x, context)[1]}
+
+    def inverse_attributes(self, y: tf.Tensor, context: Any = None) -> dict[str, tf.Tensor]:
+        return {"ildj": self._evaluate("inverse", y, context)[1]}
+
+    def key(self) -> tuple:
+        """Equal for two moments only if a cache keyed by it may answer the second by the first."""
+        entries = self._entries()
+        if entries is None:
+            return (next(_numbers),)
+        return entries.number, *entries.state()
+
+    def _evaluate(self, direction: str, tensor: tf.Tensor, context: Any):
+        """Value and log-det, remembered or computed."""
+        bijector, entries = self._bijector(), self._entries()
+        evaluate = getattr(bijector, f"{direction}_and_log_det")
+        if entries is None or not (context is None or isinstance(context, tf.Tensor)):
+            return evaluate(tensor, context=context)
+        entry = entries.find(direction, tensor, context)
+        if entry is None:
+            value, log_det = evaluate(tensor, context=context)
+            # The two sides of an identity would be confused.
+            if value is tensor or not entries.follow(bijector):
+                return value, log_det
+            entry = entries.add(direction, tensor, value, log_det, context)
+        return entry.value, entry.log_det
+
+    def _entries(self) -> _Entries | None:
+        """What is remembered here; None where nothing is."""
+        if tf.executing_eagerly():
+            return None if current().shared is None else shared(self, _Entries)
+        owned = private.owned_by_graph(tf.compat.v1.get_default_graph(), self)
+        if "entries" not in owned:
+            owned["entries"] = _Entries()
+        return owned["entries"]
+
+
+class _Entry(NamedTuple):
+    argument: tf.Tensor
+    value: tf.Tensor
     log_det: tf.Tensor
-    context: Any
+    context: tf.Tensor | None
     state: tuple
 
 
-class PairMemo:
-    """The `_cache` of a `FlowBijector`: has the four methods that `tfb.Bijector` calls."""
+class _Entries:
+    """Evaluations of one bijector, owned by the graph or the block of `sharing` around them."""
 
-    def __init__(self, bijector):
-        self._bijector = weakref.ref(bijector)
-        self._eager_notes: dict[tuple[str, int], _Note] = {}
+    def __init__(self):
+        self.number = next(_numbers)
+        self._entries: dict[tuple[str, int], _Entry] = {}
+        self._variables: list[tf.Variable] = []
 
-    def forward(self, x, context=None):
-        return self._evaluate("forward", x, context)[0]
-
-    def inverse(self, y, context=None):
-        return self._evaluate("inverse", y, context)[0]
-
-    def forward_attributes(self, x, context=None):
-        return {"ildj": -self._log_det("forward", x, context)}
-
-    def inverse_attributes(self, y, context=None):
-        return {"ildj": self._log_det("inverse", y, context)}
-
-    def _log_det(self, direction, tensor, context):
-        note = self._find(direction, tensor, context)
-        return note.log_det if note else self._evaluate(direction, tensor, context)[1]
-
-    def _evaluate(self, direction, tensor, context):
-        note = self._find(direction, tensor, context)
-        if note and note.value() is not None:
-            return note.value(), note.log_det
-        bijector = self._bijector()
-        compute = getattr(bijector, f"checked_{direction}_and_log_det")
-        value, log_det = compute(tensor, context)
-        if value is not tensor:  # an identity needs no note, and would confuse its two sides
-            self._write(direction, tensor, value, log_det, context)
-        return value, log_det
-
-    def _find(self, direction, tensor, context) -> _Note | None:
-        note = self._notes().get((direction, id(tensor)))
-        if (
-            note is None
-            or note.argument() is not tensor
-            or note.context is not context
-            or not (context is None or tf.is_tensor(context))  # others can change in place
-            or note.state != self._state(tensor, note.value(), note.log_det)
-        ):
+    def find(self, direction: str, tensor: tf.Tensor, context: Any) -> _Entry | None:
+        entry = self._entries.get((direction, id(tensor)))
+        if entry is None or entry.context is not context:
             return None
-        return note
+        return entry if entry.state == self._state_of(*entry[:3]) else None
 
-    def _write(self, direction, argument, value, log_det, context) -> None:
-        notes, minus = self._notes(), -log_det
-        there, back = (direction, id(argument)), (_OTHER[direction], id(value))
-        if tf.executing_eagerly():
-            # The output keeps the input alive, not the other way round: no cycle, no leak.
-            held = weakref.ref(argument, lambda _: notes.pop(there, None))
-            given = weakref.ref(value, lambda _: notes.pop(back, None))
-            keep = lambda: argument  # noqa: E731
-        else:
-            # A graph owns its tensors and its notes, and takes both along when it goes.
-            held, given, keep = (lambda: argument), (lambda: value), (lambda: argument)
-        notes[there] = _Note(held, given, log_det, context, self._state(argument, value, log_det))
-        notes[back] = _Note(given, keep, minus, context, self._state(value, argument, minus))
+    def add(self, direction, argument, value, log_det, context) -> _Entry:
+        """Remembers an evaluation, and its inverse; returns the entry of the evaluation."""
+        there = direction, argument, value, log_det
+        back = _OPPOSITE[direction], value, argument, -log_det
+        for direction, *tensors in (back, there):
+            entry = _Entry(*tensors, context, self._state_of(*tensors))
+            self._entries[direction, id(entry.argument)] = entry
+        return entry
 
-    def _notes(self) -> dict:
-        if tf.executing_eagerly():
-            return self._eager_notes
-        return private.owned_by_graph(
-            tf.compat.v1.get_default_graph(), ("tfp_flows_notes", id(self))
-        )
-
-    def _state(self, *tensors) -> tuple:
-        """What must be unchanged for a note to hold: the variables, and the tapes at work."""
-        probes = [t for t in tensors if t is not None]
-        own = [v for v in self._components() if v.trainable and not is_substituted(v)]
-        for variable in own[:1]:  # a tape within a tape shows itself by watching it
-            private.watch(variable)
-            probes.append(variable.handle)
-        # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
-        tapes = private.recording(probes)
-        return (*tapes, self.epoch())
-
-    def epoch(self) -> int:
-        """Differs once a variable has changed, or what watches and trains is another.
-
-        That is whether a tape watches, and the current `Evaluation`.
-        """
-        return hash((private.no_tape(), current().key, self.fingerprint()))
-
-    def fingerprint(self) -> tuple[int, ...] | int:
-        """Equal while no variable has changed: hashes of values; in a graph, a count of writes."""
-        if tf.executing_eagerly():
-            return tuple(hash(v.numpy().tobytes()) for v in self._variables())
-        graph = tf.compat.v1.get_default_graph()
-        return _count_writes(graph, {id(v.handle) for v in self._components()})
-
-    def _components(self) -> list[tf.Variable]:
-        return [c for v in self._variables() for c in components(v)]
-
-    def _variables(self) -> list[tf.Variable]:
-        # Integers are the states of random generators, which each call moves on by itself.
+    def follow(self, bijector: Any) -> bool:
+        """Notes the variables of the bijector, which its evaluation may have made, if any."""
         try:
-            owned = self._bijector().variables
-        except ValueError:  # a conditioner that is not built yet has no values to change
-            return []
-        return sorted((v for v in owned if v.dtype.is_floating), key=lambda v: not v.trainable)
+            variables = bijector.variables
+        except ValueError:  # another conditioner of the bijector is not built yet
+            return False
+        # Integers are the states of random generators, which each evaluation moves on by itself.
+        owned = [v for v in variables if v.dtype.is_floating]
+        owned.sort(key=lambda v: not v.trainable)
+        self._variables = [c for v in owned for c in components(v)]
+        return True
+
+    def state(self) -> tuple:
+        """Equal while no variable was written, and the `Evaluation` is the same."""
+        writes = 0
+        if not tf.executing_eagerly():
+            graph = tf.compat.v1.get_default_graph()
+            index = private.owned_by_graph(graph, "tfp_flows_writes")
+            writes = index.setdefault("writes", _Writes()).count(graph, self._variables)
+        return private.no_tape(), current().key, writes
+
+    def _state_of(self, *tensors: tf.Tensor) -> tuple:
+        """What must be equal for an entry to hold: also which tapes record its tensors."""
+        probes = list(tensors)
+        for variable in self._variables[:1]:  # a tape within a tape shows itself by watching it
+            if variable.trainable and not is_substituted(variable):
+                private.watch(variable)
+                probes.append(variable.handle)
+        # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
+        return *private.recording(probes), *self.state()
 
 
-def _count_writes(graph, handles: set[int]) -> int:
-    """How many ops of `graph` may write the variables with these handles."""
-    index = private.owned_by_graph(graph, "tfp_flows_writes")
-    touched = index.setdefault("touched", [])  # for each op that may write: what it may write
-    ops = graph.get_operations()
-    for op in ops[index.get("scanned", 0) :]:
-        if op.type != "ReadVariableOp":
-            resources = [id(t) for t in op.inputs if t.dtype == tf.resource]
-            if resources:
-                touched.append(resources)
-    index["scanned"] = len(ops)
-    ours = handles | {id(inner) for outer, inner in private.captures(graph) if id(outer) in handles}
-    return sum(any(r in ours for r in resources) for resources in touched)
+class _Writes:
+    """Counts the ops of a graph that may write a variable; looks at each op once."""
+
+    def __init__(self):
+        self._counts: collections.Counter[int] = collections.Counter()  # by id of the handle
+        self._handles: dict[int, int] = {}  # of outer tensors: what stands for them here
+        self._scanned = 0
+
+    def count(self, graph: tf.Graph, variables: list[tf.Variable]) -> int:
+        """How many ops of `graph` may write one of `variables`."""
+        ops = graph.get_operations()
+        for op in ops[self._scanned :]:
+            if op.type != "ReadVariableOp":
+                self._counts.update(id(t) for t in op.inputs if t.dtype == tf.resource)
+        self._scanned = len(ops)
+        captures = private.captures(graph)
+        for outer, inner in captures[len(self._handles) :]:
+            self._handles[id(outer)] = id(inner)
+        handles = (id(v.handle) for v in variables)
+        return sum(self._counts[self._handles.get(h, h)] for h in handles)

@@ -68,7 +68,7 @@ class Network(tf.Module):
         event_ndims: int,
         width: int,
         context=None,
-        numbers: int | None = None,
+        num_params: int | None = None,
     ) -> tf.Tensor:
         """Returns the parameters for `x`: its shape, with `width` as the last dimension.
 
@@ -78,8 +78,8 @@ class Network(tf.Module):
           width: the size of the last dimension that the caller needs.
           context: `[..., width]`, with batch dimensions that broadcast against those of `x`; the
             network's second argument (its second input, if it is a Keras model), unless None.
-          numbers: for how many numbers an entry the network may also return `[..., *event,
-            numbers]`, as `tfb.AutoregressiveNetwork` does.
+          num_params: of each entry; if given, the network may also return `[..., *event,
+            num_params]`, as `tfb.AutoregressiveNetwork` does.
 
         Raises:
           ValueError: the network's output has another shape; or it takes a context and gets
@@ -98,8 +98,8 @@ class Network(tf.Module):
         if inputs.shape[0] == 0:  # oneDNN's convolutions give an empty batch the wrong shape
             return tf.zeros([*x.shape[:-1], width], x.dtype)
         out = self._call_net(inputs, context)
-        if numbers and tf.is_tensor(out) and out.shape.rank == 2 + event_ndims:
-            out = _joined(out, [*event, numbers], expected)
+        if num_params and tf.is_tensor(out) and out.shape.rank == 2 + event_ndims:
+            out = _joined(out, [*event, num_params], expected)
         if not tf.is_tensor(out) or not out.shape[1:].is_compatible_with(expected):
             raise ValueError(
                 f"Conditioner {self!r} must map {tuple(event)} to {tuple(expected)} for each "
@@ -142,10 +142,10 @@ class Network(tf.Module):
 
 
 def _joined(out: tf.Tensor, entries: list, expected: tf.TensorShape) -> tf.Tensor:
-    """Numbers for each entry, `[n, *entries]`, as `[n, *expected]`; another shape is kept."""
+    """`[n, d, num_params]` as `[n, num_params * d]`; another shape than `entries` is kept."""
     if not out.shape[1:].is_compatible_with(entries):
         return out
-    return tf.reshape(out, [-1, *expected])
+    return tf.reshape(tf.linalg.matrix_transpose(out), [-1, *expected])
 
 
 def _flat_context(context: tf.Tensor, x: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:

@@ -103,6 +103,21 @@ class Stack(tf.Module):
         with substituted(self._own, slices) as assigned:
             yield assigned
 
+    @contextlib.contextmanager
+    def assigned(self, index: int) -> Iterator[None]:
+        """Within the block the template's own variables have the values of one module.
+
+        For a look at one module in eager mode, whose reads `at` does not replace.
+        """
+        before = [tf.identity(own) for own in self._own]
+        try:
+            for own, stacked in self.pairs:
+                own.assign(stacked[index])
+            yield
+        finally:
+            for own, value in zip(self._own, before, strict=True):
+                own.assign(value)
+
 
 class _LiveStack(Mapping):
     """Stacked variables by path; they are trained where the template's own are, at any time.

@@ -107,8 +107,8 @@ class FrozenByNetworks:
         raise AttributeError(
             f"{type(self).__name__}.trainable cannot be set: it would freeze nothing. Freeze "
             "networks, part.conditioner.trainable = False (in a stacked flow, those of "
-            "repeat.step, for all steps at once; stacked=False for some of them), or all that a "
-            "FlowModel trains, model.trainable = False. Give parts without a network variables "
+            "repeat.bijector, for all steps at once; stacked=False for some of them), or all that "
+            "a FlowModel trains, model.trainable = False. Give parts without a network variables "
             "that are not trained: fb.ActNorm(2, shift=tf.Variable(..., trainable=False), ...)."
         )
 

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import starts_in
+from tfp_flows.core.bijector import init_states_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized, Flow
 from tfp_flows.distributions.data_checks import (
@@ -27,7 +27,7 @@ tfd = tfp.distributions
 
 def needs_initialization(flow: tfd.Distribution) -> bool:
     """Whether a layer of `flow` still waits for `initialize`."""
-    return any(start.waits() for start in starts_in(flow.submodules))
+    return any(state.is_pending() for state in init_states_in(flow.submodules))
 
 
 def mark_initialized(flow: tfd.Distribution) -> None:
@@ -145,13 +145,13 @@ def _validate_batch(batch: tf.Tensor, flow: tfd.Distribution) -> None:
 
 
 def _mark(modules: Iterable[tf.Module]) -> None:
-    for start in starts_in(modules):
-        start.flag.assign(tf.ones_like(start.flag))
+    for state in init_states_in(modules):
+        state.flag.assign(tf.ones_like(state.flag))
 
 
 def _was_trained_elsewhere(flow: tfd.Distribution) -> bool:
     """Whether a layer has left its initial values though nothing has initialised it."""
-    return any(not np.all(s.flag) and not s.waits() for s in starts_in(flow.submodules))
+    return any(not np.all(s.flag) and not s.is_pending() for s in init_states_in(flow.submodules))
 
 
 def _parts_and_data(flow: tfd.Distribution, batch: tf.Tensor, context: Any) -> Iterator[tuple]:

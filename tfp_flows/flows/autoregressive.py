@@ -13,6 +13,7 @@ from tfp_flows.distributions import Flow
 from tfp_flows.flows.arguments import ready_made
 from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.layers import alternating, as_units, check_counts, seeds_from
+from tfp_flows.transformers import Affine, RationalQuadraticSpline
 from tfp_flows.transformers.affine import ScaleMap
 
 tfb = tfp.bijectors
@@ -133,13 +134,16 @@ def _flow(
     if order not in ("reverse", "random"):
         raise ValueError(f"order must be 'reverse' or 'random', got {order!r}.")
     seeds = seeds_from(seed)
-    num_params = 2 if transformer == "affine" else 3 * bins - 1
+    if transformer == "affine":
+        element_wise = Affine(scale_map)
+    else:
+        element_wise = RationalQuadraticSpline(bins, bound)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
         entries = "reverse" if swap else "sequential"
         net = made(
             features,
-            num_params,
+            element_wise.num_params,
             as_units(hidden),
             order if order == "random" else entries,
             activation,
@@ -147,10 +151,7 @@ def _flow(
             next(seeds),
             dtype=build.dtype.name,
         )
-        if transformer == "affine":
-            layer = fb.MaskedAutoregressive(net, scale_map)
-        else:
-            layer = fb.SplineAutoregressive(net, bins, bound)
+        layer = fb.MaskedAutoregressive(net, element_wise)
         return [fb.ActNorm(features, dtype=build.dtype), fb.Invert(layer) if invert else layer]
 
     # A mask belongs to its layer, so layers with different random orders cannot be stacked.

@@ -20,6 +20,7 @@ from tfp_flows.flows.layers import (
     identity_features,
     vector_mask,
 )
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -67,16 +68,16 @@ def dequantizer(
     build = FlowBuilder(name, event_shape, dtype, network_dtype=network_dtype, ranks=(1, 3))
     shape, dtype, network_dtype = build.shape, build.dtype, build.network_dtype
     check_counts(layers=layers, components=components, blocks=blocks)
-    num_params = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
-    def make_coupling(swap: bool) -> fb.MixtureCDFCoupling:
+    def make_coupling(swap: bool) -> fb.Coupling:
         if len(shape) == 1:
             (features,) = shape
             mask = vector_mask(features)
             identity = identity_features(features, swap)
             net = mlp(
                 identity,
-                num_params * (features - identity),
+                mixture.num_params * (features - identity),
                 as_units(hidden),
                 activation,
                 dropout,
@@ -89,7 +90,7 @@ def dequantizer(
                 raise ValueError(f"{name}: a checkerboard needs two positions, got {shape}.")
             net = resnet(
                 shape,
-                num_params * shape[-1],
+                mixture.num_params * shape[-1],
                 as_filters(hidden),
                 blocks,
                 activation,
@@ -97,7 +98,7 @@ def dequantizer(
                 shape,
                 dtype=network_dtype,
             )
-        return fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components)
+        return fb.Coupling(net, mixture, mask, swap)
 
     eps = rounding_unit(dtype)
     steps = [fb.Invert(make_coupling(i % 2 == 1)) for i in range(layers)]

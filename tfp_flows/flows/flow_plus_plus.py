@@ -24,6 +24,7 @@ from tfp_flows.flows.layers import (
     vector_mask,
 )
 from tfp_flows.keras_engine import keras
+from tfp_flows.transformers import LogisticMixtureCDF
 
 tfb = tfp.bijectors
 
@@ -93,10 +94,10 @@ def flow_plus_plus(
     check_counts(layers=layers, components=components, blocks=blocks)
     context, network_dtype = build.context, build.network_dtype
     seeds = seeds_from(seed)
-    num_params = 3 * components + 2
+    mixture = LogisticMixtureCDF(components)
 
     def after_mixing(net: keras.Model, size: int, mask: str, swap: bool) -> list[tfb.Bijector]:
-        coupling = fb.MixtureCDFCoupling(net, mask=mask, swap=swap, components=components)
+        coupling = fb.Coupling(net, mixture, mask, swap)
         return [*mixing(size, seeds, build.dtype), coupling]
 
     if len(build.shape) == 1:
@@ -105,7 +106,7 @@ def flow_plus_plus(
 
         def make_layer(swap: bool) -> list[tfb.Bijector]:
             identity = identity_features(features, swap)
-            outputs = num_params * (features - identity)
+            outputs = mixture.num_params * (features - identity)
             net = mlp(identity, outputs, units, activation, dropout, context, dtype=network_dtype)
             return after_mixing(net, features, mask, swap)
 
@@ -121,7 +122,7 @@ def flow_plus_plus(
         for i in range(count):
             net = resnet(
                 (h, w, identity),
-                num_params * identity,
+                mixture.num_params * identity,
                 filters,
                 blocks,
                 activation,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors as fb
-from tfp_flows.bijectors.spline import is_circular
 from tfp_flows.conditioners import conv, mlp
 from tfp_flows.distributions import Flow
 from tfp_flows.flows.arguments import ready_made
@@ -26,7 +24,7 @@ from tfp_flows.flows.layers import (
     seeds_from,
     vector_mask,
 )
-from tfp_flows.keras_engine import keras
+from tfp_flows.transformers import RationalQuadraticSpline
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -95,12 +93,8 @@ def neural_spline(
     )
     check_counts(layers=layers)
     context, network_dtype = build.context, build.network_dtype
-    circular = is_circular(circular)
-    num_params = 3 * bins - (0 if circular else 1)
+    spline = RationalQuadraticSpline(bins, bound, circular=circular)
     seeds = seeds_from(seed)
-
-    def coupling(net: keras.Model, mask: str, swap: bool = False) -> tfb.Bijector:
-        return fb.SplineCoupling(net, mask, swap, bins, bound, circular=circular)
 
     if len(build.shape) == 3:
         if circular:
@@ -113,35 +107,34 @@ def neural_spline(
             h, w, c = image
             net = conv(
                 (h, w, c // 2),
-                num_params * (c // 2),
+                spline.num_params * (c // 2),
                 filters,
                 activation,
                 dropout,
                 context=context,
                 dtype=network_dtype,
             )
-            return fb.Chain([*mixing(c, seeds, build.dtype), coupling(net, "channel")])
+            return fb.Chain([*mixing(c, seeds, build.dtype), fb.Coupling(net, spline, "channel")])
 
         return multi_scale_flow(build, make_step, levels, layers, True, stacked, reversible)
 
     (features,) = build.shape
     mask, units = vector_mask(features), as_units((128, 128) if hidden is None else hidden)
-    half = math.pi if bound is None else bound  # of a circumference
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
         identity = identity_features(features, swap)
         inputs = 2 * identity if circular else identity  # cosines and sines
-        outputs = num_params * (features - identity)
+        outputs = spline.num_params * (features - identity)
         net = mlp(inputs, outputs, units, activation, dropout, context, dtype=network_dtype)
         if circular:
-            before = [fb.Rotation(features, next(seeds), half, dtype=build.dtype)]
+            before = [fb.Rotation(features, next(seeds), spline.bound, dtype=build.dtype)]
         else:
             before = mixing(features, seeds, build.dtype)
-        return [*before, coupling(net, mask, swap)]
+        return [*before, fb.Coupling(net, spline, mask, swap)]
 
     base = None
     if circular:
         # A little wider than the circle, whose end would otherwise have no density.
-        end = np.nextafter(build.dtype.as_numpy_dtype(half), np.inf)
+        end = np.nextafter(build.dtype.as_numpy_dtype(spline.bound), np.inf)
         base = tfd.Sample(tfd.Uniform(-end, end), features, name="base")
     return build.flow(alternating(make_layer, layers, stacked, reversible), base)

@@ -45,18 +45,18 @@ def summary_table(flow: tfd.Distribution) -> str:
 
 
 def _rows(bijector: tfb.Bijector, shape, indent: str, times: int = 1) -> list[tuple[str, ...]]:
-    """One row a layer; containers are opened, level by level."""
+    """One row a layer; containers are opened."""
     after = _text(bijector.inverse_event_shape(shape))
     name, kind = indent + bijector.name, type(bijector).__name__
-    repeated = getattr(bijector, "step", None)
-    if isinstance(repeated, tfb.Bijector):
+    repeated = getattr(bijector, "bijector", None)
+    if isinstance(repeated, tfb.Bijector) and hasattr(bijector, "count"):
         rows = _rows(repeated, shape, indent + "  ", times * bijector.count)
         return [(name, f"{kind} x {bijector.count}", after, ""), *rows]
-    parts = getattr(bijector, "levels", None) or getattr(bijector, "bijectors", None)
+    parts = getattr(bijector, "scales", None) or getattr(bijector, "bijectors", None)
     if not parts:
         return [(name, kind, after, _count(bijector, times))]
     rows = [(name, kind, after, "")]
-    multiscale = hasattr(bijector, "levels")
+    multiscale = hasattr(bijector, "scales")
     for i, part in enumerate(parts):
         rows += _rows(part, shape, indent + "  ", times)
         shape = part.inverse_event_shape(shape)

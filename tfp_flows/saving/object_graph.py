@@ -18,21 +18,24 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from tfp_flows import bijectors, distributions
+from tfp_flows import bijectors, distributions, transformers
 from tfp_flows.core import variable_paths
 from tfp_flows.core.variables import is_keras_layer
 from tfp_flows.keras_engine import keras
 from tfp_flows.saving.allowed import validate_allowed
 from tfp_flows.saving.verification import load_arrays
+from tfp_flows.transformers import Transformer
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 _PLACES = {
     "tfp_flows.bijectors": bijectors,
     "tfp_flows.distributions": distributions,
+    "tfp_flows.transformers": transformers,
     "tfp.bijectors": tfb,
     "tfp.distributions": tfd,
 }
+_DESCRIBED = tfb.Bijector | tfd.Distribution | Transformer  # by their `parameters`
 
 
 def to_config(obj: Any) -> Any:
@@ -94,7 +97,7 @@ class _Writer:
         if isinstance(obj, np.ndarray | np.generic) or tf.is_tensor(obj):
             array = np.asarray(obj)
             return {"array": array.tolist(), "of": array.dtype.name, "tensor": tf.is_tensor(obj)}
-        if isinstance(obj, tfb.Bijector | tfd.Distribution):
+        if isinstance(obj, _DESCRIBED):
             parameters = {
                 k: self.write(v, f"{where}.{k}") for k, v in _arguments(obj, where).items()
             }
@@ -173,7 +176,7 @@ def _build_variable(config: dict) -> tf.Variable:
     return tf.Variable(initial, trainable=config["trainable"], name=config["name"].split("/")[-1])
 
 
-def _arguments(obj: tfb.Bijector | tfd.Distribution, where: str) -> dict[str, Any]:
+def _arguments(obj: _DESCRIBED, where: str) -> dict[str, Any]:
     """All of the constructor's arguments, so that a file outlives a change of their defaults.
 
     Only functions that are the default stay out: they are code.
@@ -205,7 +208,7 @@ def _class_named(name: str) -> type:
     place, _, public = name.rpartition(".")
     if place in _PLACES:
         found = getattr(_PLACES[place], public, None)
-        if isinstance(found, type) and issubclass(found, tfb.Bijector | tfd.Distribution):
+        if isinstance(found, type) and issubclass(found, _DESCRIBED):
             return found
     return _registered(name)
 

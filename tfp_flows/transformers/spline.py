@@ -1,271 +1,142 @@
-"""Monotone rational-quadratic splines, elementwise, with a gradient of their own.
-
-Bins come first and entries last, `[bins, entries]`: rows are whole vectors, so that sums over
-bins are additions of rows. The gradient is written out, because autodiff of a gather scatters,
-and of a cumulative sum is another one.
-
-Source: Neural Spline Flows, arXiv 1906.04032.
-"""
+"""Splines on a line or on a circle."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-
-class Settings(NamedTuple):
-    """What all splines of a layer share; see `SplineCoupling`."""
-
-    bins: int
-    bound: float
-    min_bin_size: float
-    min_slope: float
-    circular: bool = False
-
-    @property
-    def numbers(self) -> int:  # that describe one spline
-        return 3 * self.bins - (0 if self.circular else 1)
-
-    @property
-    def least(self) -> float:  # size of a bin that has no share of the rest
-        return 2.0 * self.bound * self.min_bin_size
-
-    @property
-    def rest(self) -> float:  # what the bins share out
-        return 2.0 * self.bound - self.bins * self.least
+from tfp_flows.core.numerics import rounding_unit
+from tfp_flows.transformers.base import Transformer, as_rows
+from tfp_flows.transformers.rational_quadratic import Settings, spline
 
 
-class _Bin(NamedTuple):
-    """The bin that each entry lies in; pairs `[2, entries]` are of widths and of heights."""
+class RationalQuadraticSpline(Transformer):
+    r"""Monotone rational-quadratic splines.
 
-    inside: tf.Tensor  # whether the entry lies in the box
-    weights: list[tf.Tensor]  # two of [bins, entries], all bins'; over their sums: the shares
-    inverse_sums: tf.Tensor  # [2, entries]
-    index: tf.Tensor
-    shares: tf.Tensor  # the bin's share, a pair
-    starts: tf.Tensor  # the sum of the shares before it, a pair
-    raw_slopes: tf.Tensor  # at its left and right end, [2, entries]
-    width: tf.Tensor
-    slope: tf.Tensor  # height / width
-    left: tf.Tensor  # derivative at the left end
-    right: tf.Tensor
-    position: tf.Tensor  # of the entry, 0 at the left end and 1 at the right one
+    $$ x = f(y; \theta), \qquad \log\frac{dx}{dy} = \log f'(y; \theta) $$
 
+    where `f` is a spline on the box `[-bound, bound]`, and the identity outside. It goes from data
+    to latent, the direction of training, because its inverse costs a quadratic equation. Where the
+    parameters are 0 it is the identity.
 
-def spline(
-    value: tf.Tensor, raw: tf.Tensor, settings: Settings, invert: bool = False
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies a spline to each entry, or its inverse.
+    The parameters are the logits of the bins' `bins` widths, those of their `bins` heights, and the
+    slopes at the `bins - 1` knots between them, before a softplus.
+
+    With `circular=True` entries are angles in `[-bound, bound]` whose ends are one point: the slope
+    there is a parameter too, the first of the slopes, and conditioners are given all cosines and
+    then all sines of the angles, so that nothing jumps at the seam. The seam itself stays where it
+    is: put a `Rotation` between two layers.
+
+    Source: Neural Spline Flows, arXiv 1906.04032; for circles Normalizing Flows on Tori and
+    Spheres, arXiv 2002.02428.
 
     Args:
-      value: `[...]`.
-      raw: `[..., 3 * bins - 1]`, for each entry the logits of the bins' widths, those of their
-        heights, and the raw slopes between them; on a circle one more slope, of its seam, which
-        is the first of the slopes.
-      settings: what the splines share.
-      invert: whether to apply the inverse.
+      bins: how many bins each spline has.
+      bound: half the side of the box, 3 if None. Data should lie mostly inside: standardise it.
+        On circles half the circumference, pi if None.
+      min_bin_size: the least width and height of a bin, as a share of the box.
+      min_slope: the least slope between two bins.
+      circular: whether the entries are angles.
 
-    Returns:
-      The result and the logarithm of its derivative, both of the shape of `value`.
+    Raises:
+      ValueError: if `bins < 2`, `bound` is not finite and above 0, `min_bin_size` is not between 0
+        and `1 / bins`, `min_slope` is not between 0 and 1, or `circular` is not a bool; on a call,
+        if an angle is outside the circle (in graph mode `tf.errors.InvalidArgumentError`; XLA has
+        no such check).
+
+    Example:
+      >>> spline = RationalQuadraticSpline(bins=4)
+      >>> spline.num_params
+      11
+      >>> y, log_slope = spline.forward(tf.constant([1.0]), tf.zeros([11, 1]))
+      >>> np.allclose(y, 1.0), np.allclose(log_slope, 0.0, atol=1e-6)
+      (True, True)
     """
 
-    @tf.custom_gradient
-    def evaluate(value, raw):
-        results, bin_ = _evaluate(value, raw, settings, invert)
+    def __init__(
+        self,
+        bins: int = 8,
+        bound: float | None = None,
+        min_bin_size: float = 1e-3,
+        min_slope: float = 1e-3,
+        circular: bool = False,
+    ):
+        super().__init__(dict(locals()))
+        self._settings = validated(Settings(bins, bound, min_bin_size, min_slope, circular))
+        self.num_params = self._settings.num_params
 
-        def gradient(*upstream):
-            return _gradient(value, raw, *upstream, bin_, settings, invert)
+    @property
+    def bound(self) -> float:
+        """Half the side of the box, or half the circumference."""
+        return self._settings.bound
 
-        return results, gradient
+    def forward(self, x, params):
+        return self._evaluate(x, params, invert=True)
 
-    columns = tf.transpose(tf.reshape(raw, [-1, settings.numbers]))
-    results = evaluate(tf.reshape(value, [-1]), columns)
-    return tuple(tf.reshape(r, tf.shape(value)) for r in results)
+    def inverse(self, y, params):
+        return self._evaluate(y, params, invert=False)
 
+    def _evaluate(self, value: tf.Tensor, params: tf.Tensor, invert: bool):
+        if self._settings.circular:
+            value = on_circle(value, self.bound, type(self).__name__)
+        results = spline(tf.reshape(value, [-1]), as_rows(params), self._settings, invert)
+        return tuple(tf.reshape(r, tf.shape(value)) for r in results)
 
-def _evaluate(value, raw, settings: Settings, invert: bool):
-    bin_, start = _locate(value, raw, settings, invert)
-    t, both = bin_.position, bin_.position * (1.0 - bin_.position)
-    below = bin_.slope + (bin_.left + bin_.right - 2.0 * bin_.slope) * both
-    above = bin_.slope * t * t + bin_.left * both
-    out = start[int(not invert)] + bin_.width * (t if invert else bin_.slope * above / below)
-    log_slope = tf.math.log(_bend(bin_) * tf.square(bin_.slope / below))
-    log_slope = tf.where(bin_.inside, -log_slope if invert else log_slope, 0.0)
-    return (tf.where(bin_.inside, out, value), log_slope), bin_
+    def encode(self, x):
+        if not self._settings.circular:
+            return x
+        angle = on_circle(x, self.bound, type(self).__name__) * (math.pi / self.bound)
+        return tf.concat([tf.cos(angle), tf.sin(angle)], axis=-1)
 
-
-def _bend(bin_: _Bin):
-    """Numerator of the derivative, without the squared slope."""
-    t, u = bin_.position, 1.0 - bin_.position
-    return bin_.right * t * t + 2.0 * bin_.slope * t * u + bin_.left * u * u
-
-
-def _locate(value, raw, settings: Settings, invert: bool) -> tuple[_Bin, tf.Tensor]:
-    """Finds the bins of `value` `[entries]`, and the pair of corners where they start."""
-    bins, bound = settings.bins, settings.bound
-    inside = tf.abs(value) <= bound if settings.circular else tf.abs(value) < bound
-    value = tf.clip_by_value(value, -bound, bound)  # nothing outside may reach a quotient
-
-    logits = raw[:bins], raw[bins : 2 * bins]
-    weights = [tf.exp(r - tf.reduce_max(r, axis=0)) for r in logits]
-    sums = [list(itertools.accumulate(tf.unstack(w, num=bins))) for w in weights]
-    zero = tf.zeros_like(value)
-    before = [tf.stack([zero, *s[:-1]]) for s in sums]
-    total = [s[-1] for s in sums]
-    own = int(invert)  # the axis on which the entry is given
-
-    # A knot lies at least * k + rest * before[k] / total from the border.
-    scale = total[own] / settings.rest
-    knots = tf.range(1, bins, dtype=tf.int32)[:, None]
-    reached = (value + bound) * scale - tf.cast(knots, value.dtype) * (settings.least * scale)
-    passed = before[own][1:] <= reached
-    index = tf.reduce_sum(tf.cast(passed, tf.int32), axis=0)
-
-    # One row after the other: a plain gather is faster than one with batch dimensions.
-    entries = tf.size(value)
-    place = index * entries + tf.range(entries)
-    inverse_sums = 1.0 / tf.stack(total)
-    shares = tf.stack([tf.gather(tf.reshape(w, [-1]), place) for w in weights]) * inverse_sums
-    starts = tf.stack([tf.gather(tf.reshape(b, [-1]), place) for b in before]) * inverse_sums
-    # The slope is 1 where the raw one is 0, as at both borders.
-    slopes = raw[2 * bins :]
-    borders = [zero[None], slopes, zero[None]]
-    if settings.circular:
-        borders = [slopes, slopes[:1]]
-    slopes = tf.reshape(tf.concat(borders, axis=0), [-1])
-    raw_slopes = tf.gather(slopes, tf.stack([place, place + entries]))
-    raw_slopes = tf.minimum(raw_slopes, _steepest(value.dtype))
-
-    start = settings.least * tf.cast(index, value.dtype) - bound + settings.rest * starts
-    width, height = tf.unstack(settings.least + settings.rest * shares)
-    left, right = tf.unstack(tf.math.softplus(raw_slopes + _offset(settings)) + settings.min_slope)
-    slope = height / width
-    if invert:
-        rise = tf.clip_by_value((value - start[1]) / height, 0.0, 1.0)
-        position = _solve(rise, slope, left, right)
-    else:
-        position = (value - start[0]) / width
-    position = tf.clip_by_value(position, 0.0, 1.0)
-    bin_ = _Bin(
-        inside,
-        weights,
-        inverse_sums,
-        index,
-        shares,
-        starts,
-        raw_slopes,
-        width,
-        slope,
-        left,
-        right,
-        position,
-    )
-    return bin_, start
+    def _describe(self):
+        domain = "a circle of" if self._settings.circular else "in"
+        return f"{self._settings.bins} bins {domain} {self.bound:g}"
 
 
-def _steepest(dtype: tf.DType) -> float:
-    """Raw slopes above this count as this: their squares must stay finite."""
-    return dtype.max**0.25
+def validated(settings: Settings) -> Settings:
+    """Returns the settings, completed; raises ValueError if they do not make a spline."""
+    bins, bound, size, slope, circular = settings
+    if not isinstance(circular, bool | np.bool_):
+        raise ValueError(
+            f"circular must be True or False, for all entries alike, got {circular!r}."
+        )
+    if bound is None:
+        bound = math.pi if circular else 3.0
+    if not isinstance(bins, int | np.integer) or bins < 2:
+        raise ValueError(f"bins must be a whole number of 2 or more, got {bins!r}.")
+    if not (math.isfinite(bound) and bound > 0):
+        raise ValueError(
+            f"bound must be finite and above 0, got {bound!r}: the splines live in "
+            "[-bound, bound]. For standardised data 3 to 5 will do."
+        )
+    if not 0 < size < 1 / bins:
+        raise ValueError(
+            f"min_bin_size must lie between 0 and 1 / bins, got {size!r} for {bins} bins: they "
+            f"must fit into the box. Give less than {1 / bins:g}, or fewer bins."
+        )
+    if not 0 < slope < 1:
+        raise ValueError(
+            f"min_slope must lie between 0 and 1, the slope outside the box, got {slope!r}."
+        )
+    return Settings(int(bins), float(bound), float(size), float(slope), bool(circular))
 
 
-def _offset(settings: Settings) -> float:
-    return math.log(math.expm1(1.0 - settings.min_slope))
+def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
+    """Returns `angles`, clipped to `[-bound, bound]`, which they may exceed by rounding alone.
 
-
-def _solve(rise, slope, left, right):
-    """Where in its bin the spline reaches `rise`: the root in [0, 1], without cancellation."""
-    change = rise * (left + right - 2.0 * slope)
-    a, b, c = slope - left + change, left - change, -slope * rise
-    root = tf.sqrt(tf.maximum(b * b - 4.0 * a * c, 0.0))
-    upper = tf.where(b < 0.0, root - b, -2.0 * c)
-    return upper / tf.where(b < 0.0, 2.0 * a, b + root)  # a > 0 where b < 0
-
-
-def _gradient(value, raw, d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
-    """`_pull`, whose own gradient starts again from `value` and `raw`.
-
-    Copies are made where a tensor must belong to the graph at hand: in a loop, the gradient and its
-    gradient have graphs of their own, and tapes do not see what comes in from the others.
+    Raises:
+      ValueError: if some lie outside (in graph mode `tf.errors.InvalidArgumentError`).
     """
-
-    @tf.custom_gradient
-    def first(*arguments):
-        def second(*upstream):
-            here = [tf.identity(a) for a in arguments]
-            with tf.GradientTape() as tape:
-                tape.watch(here)
-                value, raw, d_out, d_log_slope = here
-                again, _ = _locate(value, raw, settings, invert)
-                results = _pull(d_out, d_log_slope, again, settings, invert)
-            return tape.gradient(results, here, output_gradients=upstream)
-
-        return _pull(*arguments[2:], bin_, settings, invert), second
-
-    return first(tf.identity(value), tf.identity(raw), d_out, d_log_slope)
-
-
-def _pull(d_out, d_log_slope, bin_: _Bin, settings: Settings, invert: bool):
-    """Gradients with respect to the value and the raw parameters.
-
-    With the spline `f` and `l = log f'`, it is `a df + b dl` for an evaluation. For an inverse
-    `x` at `y = f(x)`, the implicit function theorem gives `a = -(d_out + b dl/dx) / f'`.
-    """
-    t, s, d0, d1, width = bin_.position, bin_.slope, bin_.left, bin_.right, bin_.width
-    u, both, odd = 1.0 - t, t * (1.0 - t), 1.0 - 2.0 * t
-    left, right = d0 - s, d1 - s  # no cancellation further on where the bin is straight
-    change = left + right
-    per_width, per_below, per_bend = 1.0 / width, 1.0 / (s + change * both), 1.0 / _bend(bin_)
-    above = s * t * t + d0 * both
-    a = tf.where(bin_.inside, d_out, 0.0)
-    b = tf.where(bin_.inside, -d_log_slope if invert else d_log_slope, 0.0)
-
-    slope_here = tf.square(s * per_below) / per_bend
-    l_t = 2.0 * ((right * t - left * u) * per_bend - change * odd * per_below)
-    if invert:
-        d_position = -a * width
-        d_value = (a + b * l_t * per_width) / slope_here
-        a = -d_value
-    else:
-        d_position = a * slope_here * width + b * l_t
-        d_value = d_position * per_width
-    small = both * per_below
-    f_scale = a * width * s * per_below
-    d_slope = f_scale * (t * t - above * (1.0 - 2.0 * both) * per_below) + 2.0 * b * (
-        1.0 / s + both * per_bend - (1.0 - 2.0 * both) * per_below
-    )
-    rest = above * per_below
-    d_left = f_scale * both * (1.0 - rest) + b * (u * u * per_bend - 2.0 * small)
-    d_right = -f_scale * both * rest + b * (t * t * per_bend - 2.0 * small)
-
-    d_size = tf.stack([-per_width * (d_position * t + d_slope * s), a * rest + d_slope * per_width])
-    d_start = tf.stack([-d_position * per_width, a])
-    raw_d = tf.stack([d_left, d_right]) * tf.sigmoid(bin_.raw_slopes + _offset(settings))
-    raw_d = tf.where(bin_.raw_slopes < _steepest(raw_d.dtype), raw_d, 0.0)
-    rows = [*_vjp_of_logits(d_size, d_start, bin_, settings), _vjp_of_slopes(raw_d, bin_, settings)]
-    return tf.where(bin_.inside, d_value, d_out), tf.concat(rows, axis=0)
-
-
-def _vjp_of_logits(d_size, d_start, bin_: _Bin, settings: Settings):
-    """A bin's start is the sum of the bins before it: no sum over bins is needed to go back."""
-    mean = d_start * bin_.starts + d_size * bin_.shares
-    scale = settings.rest * bin_.inverse_sums
-    bins = tf.range(settings.bins)[:, None]
-    is_before, is_here = bins < bin_.index, bins == bin_.index
-    cases = [tf.unstack(d * scale) for d in (d_start - mean, d_size - mean, -mean)]
-    return [
-        weights * tf.where(is_before, before, tf.where(is_here, here, after))
-        for weights, before, here, after in zip(bin_.weights, *cases, strict=True)
-    ]
-
-
-def _vjp_of_slopes(d_raw, bin_: _Bin, settings: Settings):
-    d_left, d_right = tf.unstack(d_raw)
-    knots = tf.range(int(not settings.circular), settings.bins)[:, None]
-    following = bin_.index + 1
-    if settings.circular:  # the last knot is the first
-        following = tf.where(following == settings.bins, 0, following)
-    right = tf.where(knots == following, d_right, 0.0)
-    return tf.where(knots == bin_.index, d_left, right)
+    rounding = 8.0 * rounding_unit(angles.dtype)
+    # Not ~(... <= ...): TensorFlow's optimiser turns that into >, which lets NaN pass.
+    outside = tf.abs(angles) > bound * (1.0 + rounding)
+    wrong = tf.math.count_nonzero(outside | tf.math.is_nan(angles))
+    message = f"{owner} takes angles in [-{bound:g}, {bound:g}]: wrap them onto the circle"
+    if tf.executing_eagerly():
+        if wrong:
+            raise ValueError(f"{message}. {int(wrong)} of {int(tf.size(angles))} lie outside.")
+        return tf.clip_by_value(angles, -bound, bound)
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
+        return tf.clip_by_value(angles, -bound, bound)

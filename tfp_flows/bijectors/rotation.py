@@ -1,4 +1,4 @@
-"""Angles: the check that they are on the circle, and rotations."""
+"""Rotations of angles."""
 
 from __future__ import annotations
 
@@ -8,27 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.random_values import random_state
-
-
-def on_circle(angles: tf.Tensor, bound: float, owner: str) -> tf.Tensor:
-    """Returns `angles`, which must lie in `[-bound, bound]`, but for rounding.
-
-    Raises:
-      ValueError: some do not (in graph mode: `tf.errors.InvalidArgumentError`).
-    """
-    rounding = 8.0 * rounding_unit(angles.dtype)
-    # Not ~(... <= ...): TensorFlow's optimiser turns that into >, which lets NaN pass.
-    outside = tf.abs(angles) > bound * (1.0 + rounding)
-    wrong = tf.math.count_nonzero(outside | tf.math.is_nan(angles))
-    message = f"{owner} takes angles in [-{bound:g}, {bound:g}]: wrap them onto the circle"
-    if tf.executing_eagerly():
-        if wrong:
-            raise ValueError(f"{message}. {int(wrong)} of {int(tf.size(angles))} lie outside.")
-        return tf.clip_by_value(angles, -bound, bound)
-    with tf.control_dependencies([tf.debugging.Assert(tf.equal(wrong, 0), [message])]):
-        return tf.clip_by_value(angles, -bound, bound)
+from tfp_flows.transformers.spline import on_circle
 
 
 class Rotation(FlowBijector):
@@ -36,20 +17,21 @@ class Rotation(FlowBijector):
 
     $$ y = (x + \theta) \bmod 2b, \qquad \log|\det J| = 0 $$
 
-    Between two circular splines it moves the seam.
+    It moves the seam between two circular splines.
 
     Source: Normalizing Flows on Tori and Spheres, arXiv 2002.02428.
 
     Args:
       features: the size of the last axis, which holds the angles.
-      seed: of the random rotation that it starts with; from TensorFlow's global generator if None.
+      seed: of the initial random rotation; from TensorFlow's global generator if None.
       bound: half the circumference; angles lie in `[-bound, bound)`.
-      dtype: of the variable; it is cast to that of the input.
-      rotation: a variable to use in place of a new one.
+      dtype: of the variable, which is cast to that of the input.
+      rotation: a variable of shape `[features]` to use in place of a new one.
       name: name of the bijector.
 
     Raises:
-      ValueError: on a call, an angle outside the circle.
+      ValueError: on a call, if an angle is outside the circle (in graph mode
+        `tf.errors.InvalidArgumentError`).
 
     Example:
       >>> rotation = Rotation(1, rotation=tf.Variable([3.0]))
@@ -97,7 +79,7 @@ class Rotation(FlowBijector):
     def _inverse_and_log_det(self, y, context):
         return self._rotated(y, -1.0)
 
-    def _rotated(self, angles, sign: float):
+    def _rotated(self, angles: tf.Tensor, sign: float) -> tuple[tf.Tensor, tf.Tensor]:
         angles = on_circle(angles, self._bound, self.name)
         moved = angles + sign * tf.cast(self.rotation, angles.dtype) + self._bound
         turns = tf.stop_gradient(tf.floor(moved / (2.0 * self._bound)))
