@@ -1,4 +1,4 @@
-"""Fits every family of flows to a density that is known, and draws them beside the truth.
+"""Fits every family of flows to a known density, and plots them beside the truth.
 
     python examples/densities.py                    # all families, the checkerboard
     python examples/densities.py --density rings --families maf ffjord
@@ -27,7 +27,7 @@ BATCH = 512
 
 
 class Recipe(NamedTuple):
-    """A family, as large as it needs to be, and how long it is trained."""
+    """A family of flows, its size, and how long it is trained."""
 
     build: Callable[[], object]
     steps: int
@@ -53,7 +53,7 @@ RECIPES = {
 
 
 class Fitted(NamedTuple):
-    """What came of one family."""
+    """The results of one family."""
 
     nats_above: float  # mean negative log-likelihood of new samples, minus the entropy
     density: np.ndarray  # on the grid
@@ -119,7 +119,7 @@ def draw(model: flows.FlowModel) -> tf.Tensor:
 
 
 def microseconds(call: Callable[[], tf.Tensor]) -> float:
-    """Time for each of `TIMED` examples: the best of three calls after a first one."""
+    """Time per example, of `TIMED`: the best of three calls after a warm-up."""
     call()
     times = []
     for _ in range(3):

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def classify(model: flows.FlowModel, images: np.ndarray, draws: int = 8) -> np.ndarray:
-    """The class of largest density for each image, averaged over draws of dequantising noise."""
+    """The class with the largest density for each image, averaged over draws of noise."""
     scores = np.zeros([CLASSES, len(images)])
     for label in range(CLASSES):
         for _ in range(draws):

@@ -1,4 +1,4 @@
-"""Trains a Glow on real images, and shows all that it is good for.
+"""Trains a Glow on real images: samples, reconstructions, interpolations, files.
 
     python examples/glow_digits.py                        # 8x8 digits of scikit-learn
     python examples/glow_digits.py --data fashion-mnist   # Debian package dataset-fashion-mnist
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def build_model(data, recipe: dict, epochs: int) -> flows.FlowModel:
-    """A Glow over dequantised pixels, with the optimiser it trains well with."""
+    """A compiled model of a Glow over dequantised pixels."""
     flow = flows.glow(
         event_shape=data.train.shape[1:],
         levels=recipe["levels"],
@@ -109,7 +109,7 @@ def draw(model: flows.FlowModel, data, history, out: Path) -> list[Path]:
     rows = []
     for i in range(5):
         a, b = model.encode(data.test[[2 * i, 2 * i + 1]])
-        # On the sphere, where standard normal vectors live; a straight line leaves it.
+        # Along the sphere near which standard normal vectors lie; a straight line leaves it.
         angle = np.arccos(np.clip(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))
         between = np.sin((1 - weights) * angle) * a + np.sin(weights * angle) * b
         rows.append(model.decode(between / np.sin(angle)).numpy())
@@ -123,7 +123,7 @@ def draw(model: flows.FlowModel, data, history, out: Path) -> list[Path]:
 
 
 def read_back(out: Path) -> None:
-    """Loads both files in a new process, which compares them with what was computed here."""
+    """Loads both files in a new process, which compares their results with those of this one."""
     script = Path(__file__).with_name("read_back.py")
     subprocess.run([sys.executable, str(script), str(out)], check=True)
 

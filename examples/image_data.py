@@ -61,7 +61,7 @@ DATA_SETS = {"digits": digits, "mnist-5k": mnist_5k, "fashion-mnist": fashion_mn
 
 
 def histogram_bits_per_dim(data: Images) -> float:
-    """The test images' cost under one histogram a pixel, with one count added to each level."""
+    """Bits per dimension of the test images under a histogram per pixel, with add-one smoothing."""
     counts = np.stack([(data.train == level).sum(0) for level in range(data.levels)], -1) + 1.0
     frequency = counts / counts.sum(-1, keepdims=True)
     chosen = np.take_along_axis(frequency[np.newaxis], data.test[..., np.newaxis], axis=-1)

@@ -1,4 +1,4 @@
-"""Two-dimensional densities that are known exactly, with samples."""
+"""Two-dimensional densities in closed form, with samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class KnownDensity(NamedTuple):
     half_width: float  # of the square that holds it
 
     def entropy(self, n: int = 100_000) -> float:
-        """Its entropy in nats, from `n` samples: what no model's loss can be below."""
+        """Its entropy in nats, from `n` samples: a lower bound of every model's loss."""
         return float(-self.log_prob(self.sample(n, 1)).mean())
 
 
@@ -45,7 +45,7 @@ def _sample_rings(n: int, seed: int) -> np.ndarray:
 
 def _log_prob_of_rings(x: np.ndarray) -> np.ndarray:
     radius = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
-    # A negative radius, eight deviations away, would be the opposite point: left out.
+    # Ignores negative radii, eight deviations away, which give the opposite point.
     each = -0.5 * ((radius - RADII) / WIDTH) ** 2 - np.log(WIDTH * np.sqrt(2 * np.pi))
     return np.log(np.exp(each).mean(-1) / (2 * np.pi * radius[:, 0]) + 1e-300)
 

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run_workers(args: argparse.Namespace, folder: Path) -> list[dict[str, np.ndarray]]:
-    """Starts the workers on this machine, and waits for what they found."""
+    """Starts the workers on this machine, and waits for their results."""
     ports = free_ports(args.workers)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     print(f"{args.workers} workers: {', '.join(cluster['worker'])}; the first one shows progress.")
@@ -66,7 +66,7 @@ def run_workers(args: argparse.Namespace, folder: Path) -> list[dict[str, np.nda
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
+    """Free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -76,7 +76,7 @@ def free_ports(count: int) -> list[int]:
 
 def train(strategy: tf.distribute.Strategy | None, args: argparse.Namespace):
     """Trains, alone or as one of many; returns losses and weights by name."""
-    import tfp_flows as flows  # makes tensors, which a strategy wants to come after it
+    import tfp_flows as flows  # creates tensors, which must come after the strategy
     from tfp_flows.keras_engine import keras
 
     keras.utils.set_random_seed(0)

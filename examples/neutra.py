@@ -30,7 +30,7 @@ CHAINS, BURN_IN, DRAWS = 32, 400, 600
 
 
 class Chains(NamedTuple):
-    """What a sampler got."""
+    """The results of a sampler."""
 
     draws: np.ndarray  # [draws, chains, dimensions]
     ess_per_gradient: float  # of the coordinate that mixes worst
@@ -43,7 +43,7 @@ def main() -> None:
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    tf.get_logger().setLevel("ERROR")  # TFP's effective_sample_size warns of a cast of its own
+    tf.get_logger().setLevel("ERROR")  # effective_sample_size of TFP warns of its own cast
 
     begin = time.time()
     flow, losses = fit_surrogate(args.steps)
@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def funnel() -> tfd.JointDistribution:
-    """The posterior as a model of TFP: a scale `exp(v / 2)` that is itself to be found."""
+    """The posterior as a model of TFP: a scale `exp(v / 2)` that is itself unknown."""
     return tfd.JointDistributionNamed(
         dict(
             v=tfd.Normal(0.0, 3.0),

@@ -1,4 +1,4 @@
-"""Results that people would rather look at."""
+"""Plots of results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def save_classes(samples: np.ndarray, columns: int, levels: int, path: Path) -> 
 
 
 def save_reconstructions(data: np.ndarray, decoded: np.ndarray, levels: int, path: Path) -> Path:
-    """Images, and what is decoded from their latents: they must be equal."""
+    """Images, and what is decoded from their latents, which must be equal."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 2.6))
     _show(axes[0], data, len(data), levels, "test images")
     wrong = int((data != decoded).sum())
@@ -102,7 +102,7 @@ def save_densities(densities: dict[str, np.ndarray], path: Path) -> Path:
 
 
 def save_posteriors(draws: dict[str, np.ndarray], x: str, y: str, path: Path) -> Path:
-    """Points `[n, 2 or more]`, the first entry upwards, and beside each its share of the whole."""
+    """Points `[n, 2 or more]`, the first entry upwards, with a histogram of it beside."""
     figure, axes = plt.subplots(
         1, 2 * len(draws), figsize=(3.6 * len(draws), 4), width_ratios=[3, 1] * len(draws)
     )

@@ -1,4 +1,4 @@
-"""Reads a saved flow back in a process of its own, and compares it with what was computed before.
+"""Loads a saved flow in a new process, and compares its results with those before.
 
 python examples/read_back.py FOLDER
 """

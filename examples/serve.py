@@ -1,4 +1,4 @@
-"""Trains a small flow on real data, exports it, and measures what serving it takes.
+"""Trains a small flow on real data, exports it, and measures the latency of serving it.
 
 python examples/serve.py [--output build/serve] [--epochs 60]
 

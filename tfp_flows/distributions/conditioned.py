@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector, private
+from tfp_flows.core.bijector import Delegating
 from tfp_flows.core.copying import Copyable
 from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import Density
@@ -147,7 +148,7 @@ class Conditioned(Copyable, Density, tfd.Distribution):
     __str__ = __repr__
 
 
-class Given(FlowBijector):
+class Given(Delegating):
     """A bijector with its context given by a function, which each call evaluates anew.
 
     Args:
@@ -167,33 +168,15 @@ class Given(FlowBijector):
         parameters = dict(locals())
         self._given, self._owner = bijector, owner
         self._with_features = self._no_dependency(with_features)
-        super().__init__(
-            forward_min_event_ndims=bijector.forward_min_event_ndims,
-            inverse_min_event_ndims=bijector.inverse_min_event_ndims,
-            is_constant_jacobian=bijector.is_constant_jacobian,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(shapes=bijector, parameters=parameters, name=name)
 
-    def _forward_and_log_det(self, x, context):
+    def _forward_and_log_det(self, x: tf.Tensor, context: None) -> tuple[tf.Tensor, tf.Tensor]:
         x, features = self._with_features(x, self.forward_min_event_ndims)
         return self._given.forward_and_log_det(x, context=features)
 
-    def _inverse_and_log_det(self, y, context):
+    def _inverse_and_log_det(self, y: tf.Tensor, context: None) -> tuple[tf.Tensor, tf.Tensor]:
         y, features = self._with_features(y, self.inverse_min_event_ndims)
         return self._given.inverse_and_log_det(y, context=features)
 
-    def _forward_event_shape(self, shape):
-        return self._given.forward_event_shape(shape)
-
-    def _forward_event_shape_tensor(self, shape):
-        return self._given.forward_event_shape_tensor(shape)
-
-    def _inverse_event_shape(self, shape):
-        return self._given.inverse_event_shape(shape)
-
-    def _inverse_event_shape_tensor(self, shape):
-        return self._given.inverse_event_shape_tensor(shape)
-
-    def _describe(self):
+    def _describe(self) -> str:
         return repr(self._given)

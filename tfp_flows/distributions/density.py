@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.core import private
 from tfp_flows.core.shapes import flat_batch, restored, spread
 
 tfd = tfp.distributions
@@ -35,6 +37,47 @@ class Density:
     def _call_unnormalized_log_prob(self, value, name: str, **kwargs) -> tf.Tensor:
         # Pinned joint distributions of TFP call it.
         return self._call_log_prob(value, name, **kwargs)
+
+
+class Cumulative:
+    """A mixin for scalar flows: cumulative functions by those of the base."""
+
+    def _cdf(self, y, context=None) -> tf.Tensor:
+        return self._from_base(y, context, "cdf", "survival_function", (0.0, 1.0))
+
+    def _survival_function(self, y, context=None) -> tf.Tensor:
+        return self._from_base(y, context, "survival_function", "cdf", (1.0, 0.0))
+
+    def _log_cdf(self, y, context=None) -> tf.Tensor:
+        outside = -math.inf, 0.0
+        return self._from_base(y, context, "log_cdf", "log_survival_function", outside)
+
+    def _log_survival_function(self, y, context=None) -> tf.Tensor:
+        outside = 0.0, -math.inf
+        return self._from_base(y, context, "log_survival_function", "log_cdf", outside)
+
+    def _from_base(
+        self, y, context, increasing: str, decreasing: str, outside: tuple[float, float]
+    ) -> tf.Tensor:
+        """A cumulative function by a method of the base.
+
+        Args:
+          y: values.
+          context: their context.
+          increasing, decreasing: methods of the base, by whether the bijector increases.
+          outside: the function below and above the support.
+        """
+        y, features = self.with_features(y, 0, context)
+        kwargs = {} if features is None else {"context": features}
+        is_increasing = private.is_increasing(self.bijector, **kwargs)
+        latent, _, inside = self.bijector.inverse_within(y, 0, **kwargs)
+        values = [getattr(self.distribution, m)(latent) for m in (increasing, decreasing)]
+        found = tf.where(is_increasing, *values)
+        if inside is None:
+            return found
+        ends = [tf.constant(value, y.dtype) for value in outside]
+        is_below = y < self.bijector.forward(latent, **kwargs)  # which is in the support
+        return tf.where(inside, found, tf.where(is_below, *ends))
 
 
 def assert_none(

@@ -16,6 +16,7 @@ from tfp_flows.core.variables import FrozenByNetworks
 from tfp_flows.distributions.conditioned import Conditional
 from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import (
+    Cumulative,
     Density,
     flat_log_prob,
     flat_sample,
@@ -26,7 +27,14 @@ from tfp_flows.distributions.density import (
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Flow(FrozenByNetworks, Copyable, Conditional, Density, private.TransformedDistribution):
+class Flow(
+    FrozenByNetworks,
+    Copyable,
+    Conditional,
+    Cumulative,
+    Density,
+    private.TransformedDistribution,
+):
     r"""A `tfd.TransformedDistribution` that validates its arguments and takes a `context`.
 
     $$ \log p(y) = \log p_0(f^{-1}(y)) + \log|\det J_{f^{-1}}(y)| $$
@@ -120,7 +128,8 @@ class Flow(FrozenByNetworks, Copyable, Conditional, Density, private.Transformed
 
     def _split_arguments(self, kwargs: dict[str, Any]) -> tuple[dict, dict]:
         """The arguments of the base and of the bijector, in methods that are TFP's own."""
-        return {}, _optional(self.encode_context(kwargs.get("context")))
+        features = self.encode_context(kwargs.get("context"))
+        return {}, {} if features is None else {"context": features}
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -222,43 +231,6 @@ class Flow(FrozenByNetworks, Copyable, Conditional, Density, private.Transformed
         _, features = self._broadcast(latent, ndims, features)
         return self.bijector.forward_and_log_det(latent, ndims, features)
 
-    def _cdf(self, y, context=None) -> tf.Tensor:
-        return self._from_base(y, context, "cdf", "survival_function", (0.0, 1.0))
-
-    def _survival_function(self, y, context=None) -> tf.Tensor:
-        return self._from_base(y, context, "survival_function", "cdf", (1.0, 0.0))
-
-    def _log_cdf(self, y, context=None) -> tf.Tensor:
-        outside = -math.inf, 0.0
-        return self._from_base(y, context, "log_cdf", "log_survival_function", outside)
-
-    def _log_survival_function(self, y, context=None) -> tf.Tensor:
-        outside = 0.0, -math.inf
-        return self._from_base(y, context, "log_survival_function", "log_cdf", outside)
-
-    def _from_base(
-        self, y, context, increasing: str, decreasing: str, outside: tuple[float, float]
-    ) -> tf.Tensor:
-        """A cumulative function by a method of the base.
-
-        Args:
-          y: values.
-          context: their context.
-          increasing, decreasing: methods of the base, by whether the bijector increases.
-          outside: the function below and above the support.
-        """
-        y, features = self.with_features(y, 0, context)
-        kwargs = _optional(features)
-        is_increasing = private.is_increasing(self.bijector, **kwargs)
-        latent, _, inside = self.bijector.inverse_within(y, 0, **kwargs)
-        values = [getattr(self.distribution, m)(latent) for m in (increasing, decreasing)]
-        found = tf.where(is_increasing, *values)
-        if inside is None:
-            return found
-        ends = [tf.constant(value, y.dtype) for value in outside]
-        is_below = y < self.bijector.forward(latent, **kwargs)  # which is in the support
-        return tf.where(inside, found, tf.where(is_below, *ends))
-
     def _default_event_space_bijector(self) -> tfb.Bijector | None:
         base = self.distribution.experimental_default_event_space_bijector()
         return None if base is None else Chain([self.bijector, base])
@@ -270,8 +242,3 @@ class Flow(FrozenByNetworks, Copyable, Conditional, Density, private.Transformed
         )
 
     __str__ = __repr__
-
-
-def _optional(features: tf.Tensor | None) -> dict[str, tf.Tensor]:
-    """Arguments for bijectors of TFP, which take no context."""
-    return {} if features is None else {"context": features}

@@ -13,7 +13,7 @@ from tfp_flows.distributions import Flow
 from tfp_flows.flows.arguments import ready_made
 from tfp_flows.flows.base import FlowBuilder
 from tfp_flows.flows.layers import alternating, as_units, check_counts, seeds_from
-from tfp_flows.transformers import Affine, RationalQuadraticSpline
+from tfp_flows.transformers import Affine, RationalQuadraticSpline, Transformer
 from tfp_flows.transformers.affine import ScaleMap
 
 tfb = tfp.bijectors
@@ -67,7 +67,9 @@ def maf(
       >>> flow.log_prob(flow.sample(3, seed=1)).shape
       TensorShape([3])
     """
-    return _flow(invert=False, **locals())
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    element_wise = _transformer(transformer, bins, bound, scale_map)
+    return _flow(build, element_wise, layers, hidden, order, activation, seed, invert=False)
 
 
 @ready_made(like=maf)
@@ -105,53 +107,48 @@ def iaf(
       >>> x.shape, log_prob.shape
       (TensorShape([3, 6]), TensorShape([3]))
     """
-    return _flow(invert=True, **locals())
+    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
+    element_wise = _transformer(transformer, bins, bound, scale_map)
+    return _flow(build, element_wise, layers, hidden, order, activation, seed, invert=True)
+
+
+def _transformer(name: str, bins: int, bound: float, scale_map: str | ScaleMap) -> Transformer:
+    if name == "affine":
+        return Affine(scale_map)
+    if name == "spline":
+        return RationalQuadraticSpline(bins, bound)
+    raise ValueError(f"transformer must be 'affine' or 'spline', got {name!r}.")
 
 
 def _flow(
-    invert,
-    event_shape,
-    layers,
-    hidden,
-    transformer,
-    bins,
-    bound,
-    scale_map,
-    order,
-    activation,
-    data_bijector,
-    context_shape,
-    standardize_context,
-    seed,
-    dtype,
-    name,
+    build: FlowBuilder,
+    transformer: Transformer,
+    layers: int,
+    hidden: Sequence[int] | int,
+    order: str,
+    activation: str,
+    seed: int | None,
+    invert: bool,
 ) -> Flow:
-    build = FlowBuilder(name, event_shape, dtype, data_bijector, context_shape, standardize_context)
     (features,) = build.shape
     check_counts(layers=layers)
-    if transformer not in ("affine", "spline"):
-        raise ValueError(f"transformer must be 'affine' or 'spline', got {transformer!r}.")
     if order not in ("reverse", "random"):
         raise ValueError(f"order must be 'reverse' or 'random', got {order!r}.")
     seeds = seeds_from(seed)
-    if transformer == "affine":
-        element_wise = Affine(scale_map)
-    else:
-        element_wise = RationalQuadraticSpline(bins, bound)
 
     def make_layer(swap: bool) -> list[tfb.Bijector]:
-        entries = "reverse" if swap else "sequential"
+        alternate = "reverse" if swap else "sequential"
         net = made(
             features,
-            element_wise.num_params,
+            transformer.num_params,
             as_units(hidden),
-            order if order == "random" else entries,
+            order if order == "random" else alternate,
             activation,
             build.context,
             next(seeds),
             dtype=build.dtype.name,
         )
-        layer = fb.MaskedAutoregressive(net, element_wise)
+        layer = fb.MaskedAutoregressive(net, transformer)
         return [fb.ActNorm(features, dtype=build.dtype), fb.Invert(layer) if invert else layer]
 
     # A mask belongs to its layer, so layers with different random orders cannot be stacked.
