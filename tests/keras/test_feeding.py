@@ -9,7 +9,7 @@ import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model.data_adapter import batches
-from tfp_flows.model.run_state import Progress
+from tfp_flows.model.training_state import Progress
 
 ROWS = np.arange(22, dtype="float32")[:, None] * np.ones([1, 2], "float32")
 

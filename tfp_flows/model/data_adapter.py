@@ -9,8 +9,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.model import data_checks as inputs
-from tfp_flows.model.run_state import Progress
 from tfp_flows.model.sample_weights import checked_weight
+from tfp_flows.model.training_state import Progress
 
 tfd = tfp.distributions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ class Files:
     Args:
       flow: the distribution.
       inference: its functions, whose values are compared with those of what is read back.
-      state: gives all variables that a weights file may hold or change.
+      state: returns all variables that a weights file may hold or change, by name.
     """
 
     def __init__(
         self,
         flow: tfd.Distribution,
         inference: Inference,
-        state: Callable[[], Iterable[tf.Variable]],
+        state: Callable[[], dict[str, tf.Variable]],
     ):
         self._flow = flow
         self._inference = inference
@@ -74,12 +74,12 @@ class Files:
 
     def _size_on_disk(self) -> int:
         header = 2048  # more than HDF5 needs to describe an array
-        return sum(header + math.prod(v.shape) * v.dtype.size for v in self._state())
+        return sum(header + math.prod(v.shape) * v.dtype.size for v in self._state().values())
 
     def load_weights(self, read: Callable[[str], Any], path: str | os.PathLike) -> None:
         """Has Keras `read` a file; see `FlowModel.load_weights`."""
         saving.validate_checksum(path)  # before Keras loads what it can of it
-        with restored_on_error(self._state()):
+        with restored_on_error(self._state().values()):
             read(str(path))
 
     def export(

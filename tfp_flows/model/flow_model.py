@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import saving
-from tfp_flows.callbacks.backup import kept, restore, resumable
-from tfp_flows.callbacks.divergence import StopWhenDiverged
+from tfp_flows.callbacks.backup import keep_backups, replace_keras_backups, restore_backup
 from tfp_flows.callbacks.health import FlowHealth
+from tfp_flows.callbacks.training import EpochEnds, StopWhenDiverged
 from tfp_flows.core import private, variable_paths
 from tfp_flows.core.evaluation import settings_version
 from tfp_flows.distributions.initialization import initialize, needs_initialization
@@ -24,13 +24,12 @@ from tfp_flows.model import data_checks as inputs
 from tfp_flows.model import loss_scaling, replicas
 from tfp_flows.model.data_adapter import Arguments, DataAdapter
 from tfp_flows.model.files import Files
-from tfp_flows.model.guard import Guard
 from tfp_flows.model.inference import Inference
-from tfp_flows.model.run_state import EpochEnds, Progress, RunState
 from tfp_flows.model.scoring import score
 from tfp_flows.model.steps_per_execution import steps_per_execution, with_progress_bar
 from tfp_flows.model.summary import LayerView, layer_views, summary_table
 from tfp_flows.model.train_step import TrainStep
+from tfp_flows.model.training_state import TrainingState
 from tfp_flows.model.variable_tracking import (
     track_variables,
     validate_no_activity_losses,
@@ -80,13 +79,12 @@ class FlowModel(keras.Model):
         validate_no_activity_losses(flow)
         self._flow = flow
         self._views = track_variables(flow)
-        self._guard, self._progress = Guard(), Progress()
-        self.training_state = RunState(self._progress, self._guard, self._loss_scale)
+        self.training_state = TrainingState(flow, lambda: getattr(self, "optimizer", None))
         # What the model does is done by these, which are plain objects that Keras does not track.
-        self._data = DataAdapter(flow, self._progress)
-        self._step = TrainStep(flow, list(self._views), self._progress, self._guard)
+        self._data = DataAdapter(flow, self.training_state.progress)
+        self._step = TrainStep(flow, list(self._views), self.training_state)
         self._inference = Inference(flow)
-        self._files = Files(flow, self._inference, self._whole_state)
+        self._files = Files(flow, self._inference, self.training_state.variables_by_name)
         self._traced_for = self._trace_key()
         self._chooses_steps = False
         self.built = True
@@ -312,13 +310,13 @@ class FlowModel(keras.Model):
         is_distributed = replicas.is_distributed(self.distribute_strategy)
         for_fit = functools.partial(self._data.for_fit, is_distributed=is_distributed)
         if not self._data.knows_place(arguments, is_distributed):
-            self._progress.begin_epoch_anew()
+            self.training_state.progress.restart_epoch()
         with replicas.lost_workers_named(self.distribute_strategy):
-            if not self._progress.numbers()["batch"]:
+            if not self.training_state.progress.numbers()["batch"]:
                 return super().fit(**for_fit(arguments))
             # An epoch that was interrupted is shorter, so it is a `fit` of its own.
             end = arguments["initial_epoch"] + 1
-            with kept(arguments["callbacks"]):
+            with keep_backups(arguments["callbacks"]):
                 first = super().fit(**for_fit(arguments | {"epochs": end}))
             if self.stop_training or end >= arguments.get("epochs", 1):
                 return first
@@ -343,9 +341,9 @@ class FlowModel(keras.Model):
         self._drop_stale_traces()
         arguments = self._data.checked(arguments, "evaluate")
         arguments = self._with_steps(self._data.for_inference(arguments))
-        self._guard.take_unscored()
+        self.training_state.guard.take_unscored()
         results = super().evaluate(**arguments)
-        faults = self._guard.take_unscored()
+        faults = self.training_state.guard.take_unscored()
         if faults:
             raise ValueError(f"evaluate gives no number for such data: {faults}.")
         return results
@@ -374,7 +372,7 @@ class FlowModel(keras.Model):
         if needs_initialization(self._flow):
             self._initialize_on(inputs.named(arguments["x"], self._flow))
         logs = super().train_on_batch(**arguments)
-        self._guard.raise_or_warn(self.optimizer)
+        self.training_state.guard.raise_or_warn(self.optimizer)
         return logs
 
     def test_on_batch(self, x: Any, y: None = None, *args: Any, **kwargs: Any) -> Any:
@@ -413,16 +411,17 @@ class FlowModel(keras.Model):
         """Adds the callbacks that `fit` needs itself; goes on from a backup if there is one."""
         callbacks, resumed = arguments.get("callbacks") or [], False
         if isinstance(callbacks, list | tuple | keras.callbacks.Callback):
-            callbacks = resumable(tf.nest.flatten(callbacks))
-            resumed = restore(self, callbacks)
+            callbacks = replace_keras_backups(tf.nest.flatten(callbacks))
+            resumed = restore_backup(self, callbacks)
             # Epochs are counted before other callbacks save, and errors are raised after that.
             watched = any(isinstance(c, FlowHealth) for c in callbacks)
             last = [] if watched else [StopWhenDiverged()]
-            callbacks = [EpochEnds(self.training_state), *callbacks, *last]
+            callbacks = [EpochEnds(), *callbacks, *last]
         first = self.training_state.begin(arguments.get("initial_epoch", 0), resumed)
         if replicas.many_workers(self.distribute_strategy):
-            replicas.take_from_chief(self._whole_state(), self.distribute_strategy)
-            first = self._progress.numbers()["epoch"]
+            variables = self.training_state.variables_by_name().values()
+            replicas.take_from_chief(variables, self.distribute_strategy)
+            first = self.training_state.progress.numbers()["epoch"]
         return arguments | {"callbacks": callbacks, "initial_epoch": first}
 
     def _with_steps(self, arguments: Arguments) -> Arguments:
@@ -602,16 +601,6 @@ class FlowModel(keras.Model):
         saving.check_store(store)
         self._inference.weights_changed()
         saving.load_arrays(variable_paths(self._flow), store)
-
-    def _whole_state(self) -> list[tf.Variable]:
-        """All that a training goes on from: of the flow, the optimizer and the run."""
-        of_optimizer = getattr(getattr(self, "optimizer", None), "variables", ())
-        of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
-        of_optimizer = [private.tf_variable(v) for v in of_optimizer]
-        return [*self._flow.variables, *of_optimizer, *self.training_state.by_name.values()]
-
-    def _loss_scale(self) -> dict[str, tf.Variable]:
-        return loss_scaling.scale_state(getattr(self, "optimizer", None))
 
 
 def _validate_distribution(flow: Any) -> None:

@@ -12,9 +12,9 @@ import tensorflow_probability as tfp
 from tfp_flows.core.evaluation import collecting_penalties, evaluating
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model import loss_scaling, replicas
-from tfp_flows.model.guard import Guard, clips, faults_of
-from tfp_flows.model.run_state import Progress
+from tfp_flows.model.guard import clips, faults_of
 from tfp_flows.model.sample_weights import weight_vector
+from tfp_flows.model.training_state import TrainingState
 from tfp_flows.model.variable_tracking import conditioner_losses
 
 tfd = tfp.distributions
@@ -26,16 +26,15 @@ class TrainStep:
     Args:
       flow: the distribution.
       views: Keras's views of its variables, which know their regularisers.
-      progress: gives each step its noise, and counts it.
-      guard: skips batches that would harm the weights.
+      state: its progress gives each step noise and counts it; its guard skips bad batches.
 
     Attributes:
       metrics: the mean loss; for images the mean bits per dimension as well.
     """
 
-    def __init__(self, flow: tfd.Distribution, views: list[Any], progress: Progress, guard: Guard):
+    def __init__(self, flow: tfd.Distribution, views: list[Any], state: TrainingState):
         self._flow, self._views = flow, views
-        self._progress, self._guard = progress, guard
+        self._progress, self._guard = state.progress, state.guard
         exact = "float64" if inputs.continuous_part(flow).dtype == tf.float64 else None
         self._loss = replicas.Mean(name="loss", dtype=exact)
         self._bits = None
