@@ -187,9 +187,8 @@ def test_file_that_does_not_fit_changes_nothing(tmp_path):
         model.load_weights(tmp_path / "3.weights.h5")
     with pytest.raises(ValueError, match=r"shape of .*kernel: .*9.* in the file, .*8"):
         model.load_weights(tmp_path / "9.weights.h5")
-    for variable, value in zip(
-        model.training_state.variables_by_name().values(), before, strict=True
-    ):
+    after = model.training_state.variables_by_name().values()
+    for variable, value in zip(after, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
