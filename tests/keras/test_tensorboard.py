@@ -52,7 +52,7 @@ def test_tensorboard_shows_every_variable_and_measure(written, tmp_path):
     assert shown >= {"loss", "health_round_trip", "health_log_det", "health_condition"}
 
 
-def test_tensorboard_itself_takes_them(tmp_path):
+def test_tensorboard_itself_reads_them(tmp_path):
     pytest.importorskip("tensorboard")
     fitted([keras.callbacks.TensorBoard(str(tmp_path), histogram_freq=1, write_images=True)])
     tags = {
