@@ -234,7 +234,7 @@ def test_saves_with_a_context(tmp_path):
 
 
 def test_variational_inference():
-    """A curved posterior, from its unnormalised density: the bound comes near its known evidence."""
+    """A curved posterior, from its unnormalised density: the bound approaches the evidence."""
     flow = flows.sylvester((2,), layers=2, seed=0)
     curve = tfd.JointDistributionSequential(
         [tfd.Normal(0.0, 1.0), lambda a: tfd.Normal(2 * tf.tanh(2 * a), 0.4)]

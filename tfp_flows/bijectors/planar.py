@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.bijector import Context, Pair
 from tfp_flows.core.random_values import random_state
 from tfp_flows.core.shapes import check_event_shape
 from tfp_flows.solvers.root import above_minus_one, slope_at, tanh_root
@@ -74,22 +75,15 @@ class Amortized(FlowBijector):
     def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         raise NotImplementedError
 
-    def _reinitialised(self, turn: int) -> list[tuple[tf.Variable, np.ndarray]]:
-        return [(self.params, self._initial_params(random_state(self._seed, turn)))]
+    def _reinitialised(self, index: int) -> list[tuple[tf.Variable, np.ndarray]]:
+        return [(self.params, self._initial_params(random_state(self._seed, index)))]
 
-    def _params_of(self, value: tf.Tensor, context: tf.Tensor | None, *sizes: int) -> list:
-        """The parameters for each example of `value`, split into parts of these sizes.
-
-        Returns:
-          Tensors of shape `[size]`, or `[..., size]` with a conditioner.
-        """
+    def _params_of(self, value: tf.Tensor, context: Context, *sizes: int) -> list[tf.Tensor]:
+        """The parameters for `value`, split: `[size]` each, or `[..., size]` with a conditioner."""
         check_event_shape(self.name, [self._features], value)
         params = tf.cast(self.params, value.dtype)
-        if self._network is not None:
-            params += self._change(value, context)
-        return tf.split(params, sizes, axis=-1)
-
-    def _change(self, value: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
+        if self._network is None:
+            return tf.split(params, sizes)
         if context is None:
             raise ValueError(f"{self.name} has a conditioner: it needs a context, and got none.")
         context = tf.cast(context, value.dtype)
@@ -98,7 +92,8 @@ class Amortized(FlowBijector):
                 f"{self.name} takes a context of shape [..., width], with batch dimensions that "
                 f"broadcast to those of the examples: got {context.shape} for {value.shape}."
             )
-        return self._network(context, 1, self.params.shape[0])
+        change = self._network(context, 1, self.params.shape[0])
+        return tf.split(params + change, sizes, axis=-1)
 
     def _describe(self) -> str:
         network = "" if self._network is None else f", {self._network!r}"
@@ -155,11 +150,11 @@ class Planar(Amortized):
     ):
         super().__init__(features, conditioner, seed, dtype, params, name)
 
-    def _initial_params(self, random):
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         w = random.normal(size=self._features) / np.sqrt(self._features)
         return np.concatenate([w, np.zeros(self._features + 1)])
 
-    def _constrained(self, value: tf.Tensor, context: tf.Tensor | None) -> tuple:
+    def _constrained(self, value: tf.Tensor, context: Context) -> tuple:
         """`w`, the constrained `u`, their product, and `b`."""
         w, u, b = self._params_of(value, context, self._features, self._features, 1)
         product = _dot(w, u)
@@ -168,12 +163,12 @@ class Planar(Amortized):
         u += ((allowed - product) / square)[..., tf.newaxis] * w
         return w, u, allowed, b[..., 0]
 
-    def _forward_and_log_det(self, x, context):
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
         w, u, product, b = self._constrained(x, context)
         tanh = tf.tanh(_dot(x, w) + b)
         return x + u * tanh[..., tf.newaxis], tf.math.log(slope_at(tanh, product))
 
-    def _inverse_and_log_det(self, y, context):
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
         w, u, product, b = self._constrained(y, context)
         tanh = tf.tanh(tanh_root(_dot(y, w) + b, product))
         return y - u * tanh[..., tf.newaxis], -tf.math.log(slope_at(tanh, product))
@@ -225,21 +220,21 @@ class Radial(Amortized):
     ):
         super().__init__(features, conditioner, seed, dtype, params, name)
 
-    def _initial_params(self, random):
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         return np.concatenate([random.normal(size=self._features), np.zeros(2)])
 
-    def _constrained(self, value: tf.Tensor, context: tf.Tensor | None) -> tuple:
+    def _constrained(self, value: tf.Tensor, context: Context) -> tuple:
         """The centre, `alpha` and `beta`."""
         centre, a, b = self._params_of(value, context, self._features, 1, 1)
         alpha = tf.math.softplus(a[..., 0])
         return centre, alpha, alpha * above_minus_one(b[..., 0])
 
-    def _forward_and_log_det(self, x, context):
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
         centre, alpha, beta = self._constrained(x, context)
         stretch, log_det = self._stretch(_length(x - centre), alpha, beta)
         return centre + (x - centre) * stretch[..., tf.newaxis], log_det
 
-    def _inverse_and_log_det(self, y, context):
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
         centre, alpha, beta = self._constrained(y, context)
         radius = _length(y - centre)
         # The root r >= 0 of r^2 + p r = alpha * radius, without a difference of close numbers.
@@ -250,9 +245,7 @@ class Radial(Amortized):
         stretch, log_det = self._stretch(r, alpha, beta)
         return centre + (y - centre) / stretch[..., tf.newaxis], -log_det
 
-    def _stretch(
-        self, r: tf.Tensor, alpha: tf.Tensor, beta: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _stretch(self, r: tf.Tensor, alpha: tf.Tensor, beta: tf.Tensor) -> Pair:
         """The factor by which a vector of length `r` grows, and the log-det."""
         reach = alpha + r
         stretch = 1 + beta / reach

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.bijector import Context, Pair
 from tfp_flows.core.evaluation import noise_seed, sharing
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.solvers.fixed_point import fixed_point
@@ -101,9 +102,7 @@ class Residual(FlowBijector):
         """The network, as given."""
         return self._network.net
 
-    def _inverse_and_log_det(
-        self, y: tf.Tensor, context: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
         network = self._contraction(y, context)
         if self._log_det_kind == "exact":
             change, log_det = exact_log_det(network, y)
@@ -113,9 +112,7 @@ class Residual(FlowBijector):
             )
         return y + change, log_det
 
-    def _forward_and_log_det(
-        self, x: tf.Tensor, context: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
         network = self._contraction(x, context)
         tolerance = self._tolerance or 32.0 * rounding_unit(x.dtype)
         settings = (tolerance, self._max_steps, self.name)
@@ -133,13 +130,11 @@ class Residual(FlowBijector):
         )
         return y, -self._inverse_and_log_det(y, context)[1]
 
-    def _contraction(
-        self, value: tf.Tensor, context: tf.Tensor | None
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
+    def _contraction(self, value: tf.Tensor, context: Context) -> Callable[[tf.Tensor], tf.Tensor]:
         size = value.shape[-1]
         if size is None:
             raise ValueError(f"{self.name} needs a static event size, got {value.shape}.")
         return lambda y: self._network(y, 1, size, context)
 
-    def _describe(self):
+    def _describe(self) -> str:
         return f"{self._network!r}, {self._log_det_kind}"

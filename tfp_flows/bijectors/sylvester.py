@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.linear import orthogonal
 from tfp_flows.bijectors.planar import Amortized
+from tfp_flows.core.bijector import Context, Pair
 from tfp_flows.core.numerics import triangular_solve
 from tfp_flows.core.shapes import like
 from tfp_flows.solvers.implicit import implicit_inverse
@@ -72,11 +73,11 @@ class Sylvester(Amortized):
         self._rank = int(rank)
         super().__init__(features, conditioner, seed, dtype, params, name, rank=rank)
 
-    def _initial_params(self, random):
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         vectors = random.normal(size=self._rank * self._features)
         return np.concatenate([vectors, np.zeros(self._rank * (self._rank + 2))])
 
-    def _constrained(self, value: tf.Tensor, context: tf.Tensor | None) -> tuple:
+    def _constrained(self, value: tf.Tensor, context: Context) -> tuple:
         """`Q`, `R`, `R~`, the products of their diagonals, and `b`."""
         rank, features = self._rank, self._features
         sizes = rank * features, rank**2, rank, rank
@@ -91,13 +92,13 @@ class Sylvester(Amortized):
         inner = tf.linalg.set_diag(inner, diagonal)
         return orthogonal(vectors, rank), outer, inner, products, b
 
-    def _forward_and_log_det(self, x, context):
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
         q, outer, inner, products, b = self._constrained(x, context)
         tanh = tf.tanh(_times(inner, _times(q, x, transpose=True)) + b)
         log_det = tf.reduce_sum(tf.math.log(slope_at(tanh, products)), -1)
         return x + _times(q, _times(outer, tanh)), log_det
 
-    def _inverse_and_log_det(self, y, context):
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
         q, outer, inner, products, b = self._constrained(y, context)
         data = _times(q, y, transpose=True)
         fixed = [tf.stop_gradient(t) for t in (outer, inner, products, b)]
@@ -148,7 +149,7 @@ class Sylvester(Amortized):
         _, latent, _ = tf.while_loop(lambda count, *_: count < self._rank, step, (0, zeros, zeros))
         return tf.stop_gradient(latent)
 
-    def _describe(self):
+    def _describe(self) -> str:
         return f"{super()._describe()}, rank {self._rank}"
 
 
