@@ -12,7 +12,7 @@ from test_families import ROWS as VECTORS
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.callbacks.measures import Walk
+from tfp_flows.callbacks.measures import measure_layers
 from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model.guard import Guard
@@ -420,10 +420,10 @@ def test_history_and_picture(tmp_path, monkeypatch):
 def test_a_layer_that_refuses_its_values():
     norm = fb.ActNorm(4)
     chain = fb.Chain([norm, tfb.Exp(validate_args=True), tfb.Scale(2.0)])
-    walk = Walk(tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain))
-    assert [layer["not_finite"] for layer in walk(np.exp(ROWS))] == [0, 0, 0]
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain)
+    assert [layer["not_finite"] for layer in measure_layers(flow, np.exp(ROWS))] == [0, 0, 0]
     norm.shift.assign([0.0, 0.0, 99.0, 0.0])  # which leaves nothing to take the logarithm of
-    last = walk(np.exp(ROWS))[-1]
+    last = measure_layers(flow, np.exp(ROWS))[-1]
     assert last == {"layer": "bijector.bijectors.1", "type": "Exp", "not_finite": 256}
 
 

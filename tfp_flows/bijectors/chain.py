@@ -11,8 +11,9 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Context, Delegating, Pair, visit_parts
+from tfp_flows.core.bijector import Context, Delegating, Pair
 from tfp_flows.core.evaluation import sharing
+from tfp_flows.core.layers import layers_of_chain, visit_chain
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
 from tfp_flows.core.stack import validate_repeatable
 from tfp_flows.core.support import both, inverse_within, is_formula
@@ -149,8 +150,11 @@ class Chain(Delegating):
             y = b._initialize(y, context) if isinstance(b, FlowBijector) else b.inverse(y)
         return y
 
-    def visit(self, y, context, path, visitor):
-        return visit_parts(self._bijectors, y, context, path, visitor)
+    def layers(self, path):
+        return layers_of_chain(self._bijectors, path)
+
+    def visit_layers(self, y, context, measure, found):
+        return visit_chain(self._bijectors, y, context, measure, found)
 
     def _is_increasing(self, **kwargs):
         increasing = True

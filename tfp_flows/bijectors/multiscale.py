@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.layers import layers_of_chain
 
 tfb = tfp.bijectors
 
@@ -127,11 +127,12 @@ class MultiScale(FlowBijector):
         parts, _ = self._descend(y, lambda level, value: (level._initialize(value, context), None))
         return self.merge_latents(parts)
 
-    def visit(self, y, context, path, visitor):
-        numbers = itertools.count()
+    def layers(self, path):
+        return layers_of_chain(self._scales, path, "scales")
 
+    def visit_layers(self, y, context, measure, found):
         def step(level, value):
-            return level.visit(value, context, f"{path}.scales.{next(numbers)}", visitor), None
+            return level.visit_layers(value, context, measure, found), None
 
         return self.merge_latents(self._descend(y, step)[0])
 

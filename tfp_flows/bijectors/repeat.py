@@ -9,8 +9,14 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import InitState, Visitor
-from tfp_flows.core.evaluation import add_penalty, at_index, current, summing_penalties
+from tfp_flows.core.bijector import InitState
+from tfp_flows.core.evaluation import (
+    add_penalty,
+    at_index,
+    current,
+    settings_version,
+    summing_penalties,
+)
 from tfp_flows.core.loop import Loop
 from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
 from tfp_flows.core.shapes import like
@@ -83,6 +89,7 @@ class Repeat(FlowBijector):
         self._reversible = bool(reversible)
         self._loop = self._no_dependency(Loop(self._count, bool(unroll)))
         self._evaluate = self._no_dependency(InGraph(self._run))
+        self._traced_visit = self._no_dependency(tf.function(self._visited_step, autograph=False))
         super().__init__(
             forward_min_event_ndims=template.forward_min_event_ndims,
             parameters={
@@ -102,6 +109,7 @@ class Repeat(FlowBijector):
         "_step",
         "_loop",
         "_evaluate",
+        "_traced_visit",
     }
 
     @property
@@ -241,11 +249,31 @@ class Repeat(FlowBijector):
             variable.assign(value)
         return out
 
-    def visit(self, y, context, path, visitor):
+    def layers(self, path):
+        of_step = self._step.layers(path)
+        return [(_indexed(p, i), layer) for i in range(self._count) for p, layer in of_step]
+
+    def visit_layers(self, y, context, measure, found):
         for i in range(self._count):
-            with self._stack.assigned(i):
-                y = self._step.visit(y, context, path, _of_step(i, visitor))
+            try:
+                y, of_step = self._visit_step(tf.constant(i), y, context, measure)
+            except tf.errors.InvalidArgumentError:  # once more, layer by layer, to find which
+                with self._stack.assigned(i):
+                    y, of_step = self._step.visit_layers(y, context, measure, found), []
+            found += of_step
         return y
+
+    def _visit_step(self, i, y, context, measure):
+        if not tf.executing_eagerly():
+            return self._visited_step(i, y, context, measure)
+        # Eager reads would see the template's own variables.
+        arguments = (i, y, context, measure, settings_version())
+        return self._traced_visit.get_concrete_function(*arguments)(*arguments)
+
+    def _visited_step(self, i, y, context, measure, _=None):
+        found: list = []
+        with self._stack.at([tf.convert_to_tensor(v)[i] for v in self._stack.stacked]):
+            return self._step.visit_layers(y, context, measure, found), found
 
     def _is_increasing(self, **kwargs):
         @tf.function(autograph=False)  # eager reads would see the template's own variables
@@ -271,11 +299,7 @@ class Repeat(FlowBijector):
         return f"{self._count} x {self._step!r}"
 
 
-def _of_step(i: int, visitor: Visitor) -> Visitor:
-    """Visits the layers of step `i`, whose paths end in `[i]`, in nested repeats in `[i][j]`."""
-
-    def visit(b, y, context, path):
-        path, bracket, inner = path.partition("[")
-        return visitor(b, y, context, f"{path}[{i}]{bracket}{inner}")
-
-    return visit
+def _indexed(path: str, i: int) -> str:
+    """The path of a layer of step `i`: ends in `[i]`, and in nested repeats in `[i][j]`."""
+    path, bracket, inner = path.partition("[")
+    return f"{path}[{i}]{bracket}{inner}"

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.callbacks.health_plot import draw
-from tfp_flows.callbacks.measures import Walk, not_finite_variables, worst
+from tfp_flows.callbacks.measures import measure_layers, not_finite_variables, worst
 from tfp_flows.core import private
 from tfp_flows.keras_engine import keras
 
@@ -156,13 +156,11 @@ class FlowHealth(keras.callbacks.Callback):
             self.on_train_batch_end = self._after_batch
 
     def on_train_begin(self, logs=None):
-        flow = self.model.flow
         given = self._probe if self._context is None else (self._probe, self._context)
         self.model.check_examples(given)
         self._examples = [tf.convert_to_tensor(e) for e in tf.nest.flatten(given)]
         if self.action in ("roll_back", "lower_rate") and self.factor < 1.0:
             validate_no_schedule(self.model.optimizer)
-        self._walk = Walk(flow)
         self._healthy: State | None = None
         self._acted, self._epoch, self.history, self.message = 0, 0, [], ""
         self._look({})
@@ -198,7 +196,7 @@ class FlowHealth(keras.callbacks.Callback):
         draw(self.history, self.limits, path)
 
     def _look(self, logs) -> None:
-        layers = self._walk(*self._examples)
+        layers = measure_layers(self.model.flow, *self._examples)
         left_out = self.model._guard.take()
         if not self.history:  # what came before is no concern of this training
             left_out = type(left_out)()

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.core import private
 from tfp_flows.core.copying import Copyable
 from tfp_flows.core.memo import Memo
 from tfp_flows.core.reversible import recompute_input
@@ -20,7 +19,8 @@ tfb = tfp.bijectors
 
 Context = tf.Tensor | None
 Pair = tuple[tf.Tensor, tf.Tensor]  # value and log-det
-Visitor = Callable[[tfb.Bijector, tf.Tensor, Context, str], tf.Tensor]
+# (layer, its data, context) -> (latents, what was measured: a nest of tensors)
+Measure = Callable[[tfb.Bijector, tf.Tensor, Context], tuple[tf.Tensor, Any]]
 
 
 class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
@@ -217,7 +217,7 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """
         return *self.inverse_and_log_det(y, event_ndims, context), None
 
-    def diagnostics(self, y: tf.Tensor, context=None) -> dict[str, tf.Tensor]:
+    def diagnostics(self, y: tf.Tensor, context: Context = None) -> dict[str, tf.Tensor]:
         """Scalars by name that tell how healthy this layer is; none by default.
 
         `FlowHealth` records them next to what it measures of every layer, and compares those
@@ -231,22 +231,35 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """
         return {}
 
-    def visit(self, y: tf.Tensor, context, path: str, visitor: Visitor) -> tf.Tensor:
-        """Takes data to latents, layer by layer; for eager mode.
+    def layers(self, path: str) -> list[tuple[str, tfb.Bijector]]:
+        """The layers from data to latent, each with what its variables' paths begin with.
 
-        A container implements it by visiting its parts; any other bijector is one layer.
+        A container returns those of its parts; any other bijector is one layer. In a `Repeat`, the
+        paths of layers of step `i` end in `[i]`.
+
+        Args:
+          path: that of this bijector, such as `"bijector"` in a flow.
+        """
+        return [(path, self)]
+
+    def visit_layers(
+        self, y: tf.Tensor, context: Context, measure: Measure, found: list
+    ) -> tf.Tensor:
+        """Takes data to latents, and appends to `found` what is measured of each of the `layers`.
 
         Args:
           y: data, `[n, *event]`.
           context: as for `inverse_and_log_det`.
-          path: what the paths of this bijector's variables begin with.
-          visitor: called as `visitor(layer, y, context, path)` for each layer, with the data that
-            reach it; returns its latents.
+          measure: a function `(layer, y, context) -> (latents, measures)`, which `Repeat` calls in
+            a graph that it keeps for the next visit with the same function.
+          found: a list, which tells how far the walk came where a layer raises an error.
 
         Returns:
           The latents of `y`.
         """
-        return visitor(self, y, context, path)
+        x, measures = measure(self, y, context)
+        found.append(measures)
+        return x
 
     def _flat_evaluation(self, value: tf.Tensor, context: Context, forward: bool) -> Pair:
         """Evaluates a tensor of unknown rank with one batch dimension."""
@@ -370,24 +383,6 @@ class Delegating(FlowBijector):
 def init_states_in(modules: Iterable[tf.Module]) -> Iterator[InitState]:
     """The states of data-dependent initialisation of the bijectors among `modules`."""
     return (state for m in modules if isinstance(m, FlowBijector) for state in m._init_states())
-
-
-def visit(b: tfb.Bijector, y: tf.Tensor, context, path: str, visitor: Visitor) -> tf.Tensor:
-    """`FlowBijector.visit` of any bijector: of TFP's, a `tfb.Chain` is opened."""
-    if isinstance(b, FlowBijector):
-        return b.visit(y, context, path, visitor)
-    if type(b) is private.TFPChain:
-        return visit_parts(b.bijectors, y, context, path, visitor)
-    return visitor(b, y, context, path)
-
-
-def visit_parts(
-    bijectors: Iterable[tfb.Bijector], y: tf.Tensor, context, path: str, visitor: Visitor
-) -> tf.Tensor:
-    """`FlowBijector.visit` of a chain of bijectors."""
-    for i, b in enumerate(bijectors):
-        y = visit(b, y, context, f"{path}.bijectors.{i}", visitor)
-    return y
 
 
 def reduce_log_det(
