@@ -156,6 +156,18 @@ def test_values_are_shared_within_a_graph_and_those_inside_of_it():
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_stacked_steps_share_nothing(unroll):
+    """They evaluate the same layer with other values of its variables."""
+    step = fb.Residual(conditioners.lipschitz_mlp(3, (8,), bound=0.5))
+    repeat = fb.Repeat(step, 3, unroll=unroll)
+    x = tf.random.stateless_normal([5, 3], [0, 1])
+    expected = repeat.inverse(x)
+    with sharing():
+        np.testing.assert_allclose(repeat.inverse(x), expected, rtol=1e-6)
+        np.testing.assert_allclose(tf.function(repeat.inverse)(x), expected, rtol=1e-5)
+
+
 def test_penalties_go_to_the_innermost_collector():
     add_penalty(tf.ones([3]))  # to nobody
     with collecting_penalties() as outer:

@@ -42,7 +42,7 @@ def substituted(
     assigned: dict[int, tf.Tensor] = {}
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
-    with _LOCK, evaluating(substituting=True), contextlib.ExitStack() as undo:
+    with _LOCK, evaluating(substituting=True, shared=None), contextlib.ExitStack() as undo:
         for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
             _substitute(place, variable, tensor, assigned, undo)
         yield assigned

@@ -17,7 +17,7 @@ from tfp_flows.callbacks.backup import keep_backups, replace_keras_backups, rest
 from tfp_flows.callbacks.health import FlowHealth
 from tfp_flows.callbacks.training import EpochEnds, StopWhenDiverged
 from tfp_flows.core import private, variable_paths
-from tfp_flows.core.evaluation import settings_version
+from tfp_flows.core.evaluation import settings_version, sharing
 from tfp_flows.distributions.initialization import initialize, needs_initialization
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model import data_checks as inputs
@@ -551,7 +551,8 @@ class FlowModel(keras.Model):
     def call(self, x: Any, training: bool | None = None) -> tf.Tensor:
         """The log-probability of each example."""
         examples, rows = replicas.never_empty(inputs.named(x, self._flow))
-        log_prob = self._flow.log_prob(examples.pop("x"), **examples)
+        with sharing():  # value and log-det of one evaluation, in TFP's distributions too
+            log_prob = self._flow.log_prob(examples.pop("x"), **examples)
         return log_prob if rows is None else log_prob[:rows]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
