@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import InitState
+from tfp_flows.core.init_state import InitState
 from tfp_flows.core.numerics import moments
 
 

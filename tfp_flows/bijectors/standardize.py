@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import InitState
+from tfp_flows.core.init_state import InitState
 from tfp_flows.core.numerics import moments
 
 

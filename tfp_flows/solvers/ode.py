@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.core.loop import Loop
 from tfp_flows.core.numerics import rounding_unit
 from tfp_flows.core.shapes import like
 
@@ -169,7 +168,9 @@ class Fixed(NamedTuple):
             k4 = rates(t + step, *_moved(state, step, [k3], [1.0]))
             return n + 1, _moved(state, step, [k1, k2, k3, k4], [1 / 6, 1 / 3, 1 / 3, 1 / 6])
 
-        (state,) = Loop(self.steps, unroll=False).run(body, list(state))
+        _, state = tf.while_loop(
+            lambda n, _: n < self.steps, body, (0, list(state)), maximum_iterations=self.steps
+        )
         return Solution(state, tf.constant(4 * self.steps))
 
 
