@@ -116,24 +116,23 @@ def test_one_evaluation_per_log_prob(name, monkeypatch):
     for container, wrap in CONTAINERS.items():
         if kwargs and container not in ("plain", "ours"):
             continue  # a context does not pass through TFP's containers
-        if kwargs:
-            flow = Flow(base, wrap(bijector), kwargs["context"].shape[1:])
-        else:
-            flow = tfd.TransformedDistribution(base, wrap(bijector))
         y = tf.identity(bijector.forward(tf.identity(x), **kwargs))
+        context_shape = kwargs["context"].shape[1:] if kwargs else None
+        flow = Flow(base, wrap(bijector), context_shape)
+        of_tfp = flow if kwargs else tfd.TransformedDistribution(base, wrap(bijector))
+        for density in (flow, of_tfp):  # one evaluation in a graph
+            log_prob = functools.partial(density.log_prob, **kwargs)
+            assert evaluations(tf.function(lambda y, f=log_prob: f(y)), y) == expected, container
+            if not in_graph and container != "nested" and not name.startswith(SEARCHES):
+                sample = functools.partial(density.experimental_sample_and_log_prob, **kwargs)
+                assert evaluations(tf.function(lambda f=sample: f(3))) == expected, container
         log_prob = functools.partial(flow.log_prob, **kwargs)
         if in_graph:
             assert evaluations(log_prob, y) <= expected, container
-        else:
-            assert evaluations(log_prob, y) == expected, container
-        assert evaluations(tf.function(lambda y, f=log_prob: f(y)), y) == expected, container
-        if in_graph:
             continue
+        assert evaluations(log_prob, y) == expected, container  # a Flow needs no graph for it
         with tf.GradientTape():
             assert evaluations(log_prob, tf.identity(y)) == expected, container
-        if container != "nested" and not name.startswith(SEARCHES):
-            sample = functools.partial(flow.experimental_sample_and_log_prob, **kwargs)
-            assert evaluations(sample, 3) == expected, container
 
 
 def test_one_evaluation_in_the_graph():

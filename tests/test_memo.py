@@ -1,4 +1,4 @@
-"""Nothing stale, and no gradient lost, with one evaluation for value and log-det."""
+"""No outdated value and no lost gradient, with one evaluation for value and log-det in graphs."""
 
 import copy
 import gc
@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
+from tfp_flows.core.evaluation import sharing
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -166,24 +167,46 @@ def test_deep_copies_are_their_own():
     np.testing.assert_array_equal(original.forward([[0.0, 0.0]]), [[0.0, 0.0]])
 
 
-def test_dropout_is_one_draw_for_value_and_log_det():
-    def dropped(x):
-        return tf.nn.dropout(tf.concat([x, x], -1) + 1.0, 0.5)
+def dropped(x):
+    return tf.nn.dropout(tf.concat([x, x], -1) + 1.0, 0.5)
 
-    bijector = fb.AffineCoupling(dropped)
+
+@pytest.mark.parametrize("wrap", ["alone", "tfb.Chain", "Chain"])
+def test_dropout_is_one_draw_for_value_and_log_det_in_a_graph(wrap):
+    bijector = CONTAINERS[wrap](fb.AffineCoupling(dropped))
+
+    @tf.function
+    def run(x):
+        y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, 1)
+        return y, log_det, bijector.inverse(y), bijector.inverse_log_det_jacobian(y, 1)
+
     x = tf.random.normal([64, 2])
-    for container in (bijector, tfb.Chain([bijector]), fb.Chain([bijector])):
-        y = container.forward(x)
-        log_det = container.forward_log_det_jacobian(x, 1)
-        scale = tf.exp(log_det)
-        shift = y[:, 1] - x[:, 1] * scale
-        # Each draw pairs one shift with one scale; undoing it must use the same draw.
-        np.testing.assert_allclose(container.inverse(y), x, atol=1e-5)
-        np.testing.assert_allclose(container.inverse_log_det_jacobian(y, 1), -log_det, atol=1e-6)
-        assert np.isfinite(shift).all()
+    y, log_det, back, minus_log_det = run(x)
+    # Each draw pairs one shift with one scale; to undo it must use the same draw.
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(minus_log_det, -log_det, atol=1e-6)
+    check_one_draw(x, y, log_det)
 
 
-def test_notes_do_not_keep_tensors_alive():
+def check_one_draw(x, y, log_det):
+    """Dropout makes shift and log-scale 0 or 2 (1 + x), each by a draw of its own."""
+    shift = y[:, 1] - x[:, 1] * tf.exp(log_det)
+    rest = tf.minimum(tf.abs(shift), tf.abs(shift - 2 * (1 + x[:, 0])))
+    np.testing.assert_allclose(rest, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", ["alone", "tfb.Chain", "tfb.Invert", "Chain"])
+def test_dropout_is_one_draw_in_eager_chains_and_flows(wrap):
+    bijector = fb.Chain([CONTAINERS[wrap](fb.AffineCoupling(dropped))])
+    x = tf.random.normal([64, 2])
+    if wrap == "tfb.Invert":
+        y, minus_log_det = bijector.inverse_and_log_det(x)
+        check_one_draw(x, y, minus_log_det)
+    else:
+        check_one_draw(x, *bijector.forward_and_log_det(x))
+
+
+def test_the_memo_keeps_no_tensor_alive():
     _, bijector, flow = make(CONTAINERS["Chain"])
     x = tf.random.normal([8, 2])
     flow.log_prob(x)
@@ -192,7 +215,97 @@ def test_notes_do_not_keep_tensors_alive():
     del z, x
     gc.collect()
     assert alive() is None
-    assert all(not m._memo._eager_notes for m in [bijector, *bijector.bijectors])
+
+
+def test_eager_evaluations_are_shared_within_a_block_of_sharing_alone():
+    calls = []
+    bijector = fb.AffineCoupling(lambda x: (calls.append(1), tf.concat([x, x], -1))[1])
+    chain = tfb.Chain([bijector])
+    x = tf.constant([[0.5, -1.0]])
+
+    def evaluations():
+        calls.clear()
+        held = chain.forward(x), chain.forward_log_det_jacobian(x, 1), chain.inverse(x)
+        return len(calls), held
+
+    alone, _ = evaluations()
+    for _ in range(2):  # a block knows nothing of the one before
+        with sharing():
+            assert evaluations()[0] == 2
+            with sharing():
+                assert evaluations()[0] == 0
+    assert evaluations()[0] == alone > 2
+    with sharing():
+        y = chain.forward(x)
+    alive = weakref.ref(y)
+    del y
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_gradient_within_a_block_of_sharing():
+    net, bijector, _ = make(CONTAINERS["alone"])
+    x = tf.constant([[0.5, -1.0]])
+    with sharing():
+        bijector.forward(x)
+        with tf.GradientTape() as tape:
+            y = bijector.forward(x)
+    assert tape.gradient(y, net.weight) is not None
+
+
+def test_one_trace_for_a_bijector_that_is_an_argument():
+    net, bijector, _ = make(CONTAINERS["alone"])
+    traces = []
+
+    @tf.function
+    def run(b, x):
+        traces.append(1)
+        return b.forward(x)
+
+    x = tf.constant([[0.5, -1.0]])
+    for weight in ([[0.1, 0.2]], [[0.3, 0.4]]):
+        net.weight.assign(weight)
+        np.testing.assert_allclose(run(bijector, x), bijector.forward(x), rtol=1e-6)
+    assert len(traces) == 1
+
+
+def test_a_write_in_a_loop_is_seen():
+    """The loop's body is a graph of its own, in which something else stands for the variable."""
+    net, bijector, _ = make(CONTAINERS["tfb.Chain"])
+
+    @tf.function
+    def run(x):
+        def body(i, first, second):
+            first = bijector.forward(x)
+            net.weight.assign_add([[0.5, 0.5]])
+            return i + 1, first, bijector.forward(x)
+
+        return tf.while_loop(lambda i, *_: i < 1, body, (0, x, x))[1:]
+
+    x = tf.constant([[0.5, -1.0]])
+    expected = bijector.forward(x)
+    first, second = run(x)
+    np.testing.assert_allclose(first, expected, rtol=1e-6)
+    np.testing.assert_allclose(second, bijector.forward(x), rtol=1e-6)
+    assert not np.allclose(first, second)
+
+
+def test_tracing_looks_at_each_op_once(monkeypatch):
+    """Or a long chain would take a time that grows with the square of its length."""
+    looks = []
+
+    class Ops(list):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            looks.append(len(found))
+            return found
+
+    operations = tf.Graph.get_operations
+    monkeypatch.setattr(tf.Graph, "get_operations", lambda graph: Ops(operations(graph)))
+    chain = tfb.Chain([fb.ActNorm(2) for _ in range(8)])
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), chain)
+    graph = tf.function(flow.log_prob).get_concrete_function(tf.ones([3, 2])).graph
+    assert 0 < sum(looks) <= 2 * len(operations(graph))  # TensorFlow's control edges look once
 
 
 def test_traced_graphs_are_let_go():

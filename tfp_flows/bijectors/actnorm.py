@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import Context, InitState, Pair
+from tfp_flows.core.bijector import Context, Pair
+from tfp_flows.core.init_state import InitState
 from tfp_flows.core.numerics import moments
 from tfp_flows.core.shapes import check_event_shape
 from tfp_flows.core.variables import given_or_new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -11,10 +12,11 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.channel_affine import fold
 from tfp_flows.bijectors.logit import Logit
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Context, Delegating, Pair
+from tfp_flows.core.bijector import Context, Pair
+from tfp_flows.core.delegating import Delegating
 from tfp_flows.core.evaluation import sharing
 from tfp_flows.core.layers import layers_of_chain, visit_chain
-from tfp_flows.core.reversible import NO_SECOND, add_gradients, with_recomputed_gradient
+from tfp_flows.core.reversible import add_gradients, with_recomputed_gradient
 from tfp_flows.core.stack import validate_repeatable
 from tfp_flows.core.support import both, inverse_within, is_formula
 from tfp_flows.core.tracing import InGraph
@@ -87,41 +89,33 @@ class Chain(Delegating):
         """The parts, in the order given."""
         return list(self._bijectors)
 
-    def _forward_and_log_det(self, x, context):
-        ndims = self.forward_min_event_ndims
-        if self._reversible:
-            return self._evaluate_reversibly(x, context, ndims, forward=True)
-        return self._evaluate_parts(x, context, ndims, forward=True)
-
-    def _inverse_and_log_det(self, y, context):
-        ndims = self.inverse_min_event_ndims
-        if self._reversible:
-            return self._evaluate_reversibly(y, context, ndims, forward=False)
-        return self._evaluate_parts(y, context, ndims, forward=False)
-
-    def _evaluate_parts(
-        self, value: tf.Tensor, context: Context, event_ndims: int, forward: bool
+    def _evaluate(
+        self, value: tf.Tensor, context: Context, forward: bool, reversible: bool | None = None
     ) -> Pair:
+        ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
+        if self._reversible if reversible is None else reversible:
+            return self._evaluate_reversibly(value, context, ndims, forward)
         total = tf.zeros([], value.dtype)
-        for b, ndims in _path(self._folded, event_ndims, forward):
+        for b, event_ndims in _path(self._folded, ndims, forward):
             evaluate = b.forward_and_log_det if forward else b.inverse_and_log_det
-            value, log_det = evaluate(value, ndims, context)
+            value, log_det = evaluate(value, event_ndims, context)
             total += log_det
         return value, total
+
+    _forward_and_log_det = functools.partialmethod(_evaluate, forward=True)
+    _inverse_and_log_det = functools.partialmethod(_evaluate, forward=False)
 
     def _with_recomputed_gradient(self, value: tf.Tensor, context: Context, forward: bool) -> Pair:
         ndims = self.forward_min_event_ndims if forward else self.inverse_min_event_ndims
 
         def evaluate(value, context):
-            out, log_det = self._evaluate_parts(value, context, ndims, forward)
+            out, log_det = self._evaluate(value, context, forward, reversible=False)
             return out, log_det + tf.zeros(tf.shape(value)[: value.shape.rank - ndims], out.dtype)
 
         def recompute_inputs(out, d_out, d_log_det, sources, context):
             return self._recompute(out, d_out, d_log_det, ndims, sources, context, forward)
 
-        return with_recomputed_gradient(
-            evaluate, recompute_inputs, self.variables, value, context, NO_SECOND
-        )
+        return with_recomputed_gradient(evaluate, recompute_inputs, self.variables, value, context)
 
     def _recompute(self, out, d_out, d_log_det, event_ndims, sources, context, forward):
         d_sources = [None] * len(sources)

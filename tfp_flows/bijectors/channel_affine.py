@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector
+from tfp_flows.core.bijector import Context, Pair
 
 tfb = tfp.bijectors
 
@@ -17,8 +18,8 @@ tfb = tfp.bijectors
 class ChannelMap(NamedTuple):
     """The map `x -> (x - before) weight + shift + after` of channel vectors; None stands for 0.
 
-    A weight of rank 1 is a diagonal. `before` and `after` are places of data, and may be so large
-    against the rest that adding `shift` to them would round it away.
+    A weight of rank 1 is a diagonal. `before` and `after` are locations of data, and may be so
+    large against the rest that adding `shift` to them would round it away.
     """
 
     before: tf.Tensor | None
@@ -85,16 +86,15 @@ class ChannelAffine(FlowBijector):
             forward_min_event_ndims=1, is_constant_jacobian=True, parameters={}, name="channels"
         )
 
-    def _forward_and_log_det(self, x, context):
-        return self._apply(x, self._bijectors[::-1], forward=True)
-
-    def _inverse_and_log_det(self, y, context):
-        return self._apply(y, self._bijectors, forward=False)
-
-    def _apply(self, value, bijectors, forward: bool):
-        maps = [b.channel_map(value, forward) for b in bijectors]
-        whole = functools.reduce(ChannelMap.then, maps)
+    def _evaluate(self, value: tf.Tensor, context: Context, forward: bool) -> Pair:
+        bijectors = self._bijectors[::-1] if forward else self._bijectors
+        whole = functools.reduce(
+            ChannelMap.then, [b.channel_map(value, forward) for b in bijectors]
+        )
         return whole(value), whole.log_det
+
+    _forward_and_log_det = functools.partialmethod(_evaluate, forward=True)
+    _inverse_and_log_det = functools.partialmethod(_evaluate, forward=False)
 
 
 def fold(bijectors: Sequence[tfb.Bijector]) -> list[tfb.Bijector]:

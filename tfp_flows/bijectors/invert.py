@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Delegating
+from tfp_flows.core.delegating import Delegating
 
 tfb = tfp.bijectors
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core.copying import Copyable
+from tfp_flows.core.init_state import InitState, init_states_in
 from tfp_flows.core.memo import Memo
-from tfp_flows.core.reversible import recompute_input
+from tfp_flows.core.reversible import vjp_of
 from tfp_flows.core.shapes import flat_batch, restored, spread
 from tfp_flows.core.variables import FrozenByNetworks
 
@@ -146,14 +147,12 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         evaluate, invert = self.forward_and_log_det, self.inverse_and_log_det
         if not forward:
             evaluate, invert = invert, evaluate
-        return recompute_input(
-            lambda value: evaluate(value, event_ndims, context),
-            lambda out: invert(out, event_ndims, context)[0],
-            out,
-            d_out,
-            d_log_det,
-            sources,
-        )
+        value = tf.stop_gradient(invert(out, context=context)[0])
+        with tf.GradientTape() as tape:
+            tape.watch([value, *sources])
+            results = evaluate(value, event_ndims, context)
+        d_value, *d_sources = vjp_of(tape, results, [d_out, d_log_det], [value, *sources])
+        return value, d_value, d_sources
 
     # What users call.
 
@@ -335,56 +334,6 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         return ""
 
 
-class Delegating(FlowBijector):
-    """A `FlowBijector` with the ranks, shapes and dtypes of a bijector of TFP.
-
-    Args:
-      shapes: that bijector; only its shapes are used here, never its values.
-      parameters, name: as for `FlowBijector`.
-    """
-
-    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES | {"_shapes"}
-
-    def __init__(self, *, shapes: tfb.Bijector, parameters: dict[str, Any], name: str):
-        super().__init__(
-            forward_min_event_ndims=shapes.forward_min_event_ndims,
-            inverse_min_event_ndims=shapes.inverse_min_event_ndims,
-            is_constant_jacobian=shapes.is_constant_jacobian,
-            parameters=parameters,
-            name=name,
-        )
-        self._shapes = shapes
-
-    def _forward_event_shape(self, shape):
-        return self._shapes.forward_event_shape(shape)
-
-    def _forward_event_shape_tensor(self, shape):
-        return self._shapes.forward_event_shape_tensor(shape)
-
-    def _inverse_event_shape(self, shape):
-        return self._shapes.inverse_event_shape(shape)
-
-    def _inverse_event_shape_tensor(self, shape):
-        return self._shapes.inverse_event_shape_tensor(shape)
-
-    def _forward_dtype(self, dtype, **kwargs):
-        return self._shapes.forward_dtype(dtype)
-
-    def _inverse_dtype(self, dtype, **kwargs):
-        return self._shapes.inverse_dtype(dtype)
-
-    def _batch_shape(self, x_event_ndims):
-        return self._shapes.experimental_batch_shape(x_event_ndims=x_event_ndims)
-
-    def _batch_shape_tensor(self, x_event_ndims):
-        return self._shapes.experimental_batch_shape_tensor(x_event_ndims=x_event_ndims)
-
-
-def init_states_in(modules: Iterable[tf.Module]) -> Iterator[InitState]:
-    """The states of data-dependent initialisation of the bijectors among `modules`."""
-    return (state for m in modules if isinstance(m, FlowBijector) for state in m._init_states())
-
-
 def reduce_log_det(
     log_det: tf.Tensor, tensor: tf.Tensor, event_ndims: int | None, min_event_ndims: int
 ) -> tf.Tensor:
@@ -400,28 +349,3 @@ def reduce_log_det(
         return log_det * tf.cast(tf.reduce_prod(sizes), log_det.dtype)
     full = log_det * tf.ones(sizes, log_det.dtype)
     return tf.reduce_sum(full, axis=list(range(-extra, 0)))
-
-
-class InitState(NamedTuple):
-    """Whether a data-dependent layer is initialised: its flag is set, or it has left its start.
-
-    Attributes:
-      flag: a boolean variable; that of stacked layers is `[count]`.
-      zeros: variables that are 0 until the layer is initialised, trained, assigned or loaded; those
-        of stacked layers begin with the dimensions of the flag.
-    """
-
-    flag: tf.Variable
-    zeros: tuple[tf.Variable, ...]
-
-    def is_pending(self) -> bool:
-        """Whether the layer, or one of a stack, is not initialised."""
-        done = self.flag.numpy()
-        for variable in self.zeros:
-            moved = variable.numpy() != 0.0
-            done = done | np.any(moved, axis=tuple(range(done.ndim, moved.ndim)))
-        return not np.all(done)
-
-    def is_done(self) -> tf.Tensor:
-        """Whether a single layer is initialised, as a boolean tensor; in graphs too."""
-        return tf.reduce_any([self.flag, *(tf.reduce_any(v != 0.0) for v in self.zeros)])

@@ -17,19 +17,19 @@ Results = list[tf.Tensor]
 
 
 def differentiable_once(function: Callable[..., Results], message: str, *sources) -> Results:
-    """What `function(*sources)` gives, whose own gradient is an error when it is computed.
+    """Computes `function(*sources)`, whose own gradient is an error.
 
-    For what a gradient is made of. It also spares TensorFlow the gradients of gradients that it
-    prepares wherever an eager tape is persistent, which takes many seconds for a loop.
+    For the parts of a gradient. It also keeps TensorFlow from preparing gradients of gradients, as
+    it does wherever an eager tape is persistent, which takes many seconds for a loop.
 
     Args:
       function: the computation.
-      message: what the error says.
-      sources: tensors that it depends on.
+      message: the message of the error.
+      *sources: tensors that it depends on.
 
     Raises:
-      tf.errors.InvalidArgumentError: from a second gradient that is not 0. (XLA has no errors:
-        NaN there.)
+      tf.errors.InvalidArgumentError: when a second gradient that is not 0 is computed. (XLA has no
+        errors: the gradient is NaN there.)
     """
 
     @tf.custom_gradient
@@ -49,58 +49,37 @@ def differentiable_once(function: Callable[..., Results], message: str, *sources
 Evaluate = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
 
 NO_SECOND = (
-    "Training by inversion gives first derivatives alone. For second ones make the flow with "
+    "Reversible backpropagation gives first derivatives only. For second ones make the flow with "
     "reversible=False, which has the same weights."
 )
 
 
-def recompute_input(
-    there: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    back: Callable[[tf.Tensor], tf.Tensor],
-    out: tf.Tensor,
-    d_out: tf.Tensor,
-    d_log_det: tf.Tensor,
+def vjp_of(
+    tape: tf.GradientTape,
+    results: Sequence[tf.Tensor],
+    d_results: Sequence[tf.Tensor | None],
     sources: Sequence[tf.Tensor],
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor | None]]:
-    """The input of an evaluation from its output, and the gradients that pass through it.
-
-    Args:
-      there: input -> `(out, log_det)`, the evaluation.
-      back: its inverse, the value alone.
-      out: what `there` gave.
-      d_out, d_log_det: gradients with respect to its results.
-      sources: tensors that it reads, whose gradients are wanted.
-
-    Returns:
-      The input, the gradient with respect to it, and those of the sources (None: unused).
-    """
-    value = tf.stop_gradient(back(out))
-    with tf.GradientTape() as tape:
-        tape.watch([value, *sources])
-        results = there(value)
-    d_value, *d_sources = vjp_of(tape, results, [d_out, d_log_det], [value, *sources])
-    return value, d_value, d_sources
-
-
-def vjp_of(tape: tf.GradientTape, results, d_results, sources) -> list[tf.Tensor | None]:
-    """`tape.gradient`, where None is no gradient, and the first source's is never None."""
-    known = [
-        (r, _summed_like(d, r)) for r, d in zip(results, d_results, strict=True) if d is not None
-    ]
-    results, d_results = zip(*known, strict=True)
+) -> list[tf.Tensor | None]:
+    """`tape.gradient` with None for gradients that are 0, but never for the first source."""
+    pairs = zip(results, d_results, strict=True)
+    results, d_results = zip(
+        *[(r, _summed_like(d, r)) for r, d in pairs if d is not None], strict=True
+    )
     first, *others = tape.gradient(results, sources, output_gradients=d_results)
     return [tf.zeros_like(sources[0]) if first is None else first, *others]
 
 
 def _summed_like(gradient: tf.Tensor, result: tf.Tensor) -> tf.Tensor:
-    """A constant log-det is one number for the whole batch; its gradient is the sum."""
+    """A constant log-det is one number for the whole batch, whose gradient is the sum."""
     if result.shape.rank == 0 and gradient.shape.rank != 0:
         return tf.reduce_sum(gradient)
     return gradient
 
 
-def add_gradients(totals: list, more: Sequence[tf.Tensor | None]) -> list:
-    """Adds gradients one by one, where None is zero."""
+def add_gradients(
+    totals: Sequence[tf.Tensor | None], more: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """Adds two lists of gradients, entry by entry; None is 0."""
     return [
         a if b is None else b if a is None else a + b for a, b in zip(totals, more, strict=True)
     ]
@@ -112,24 +91,24 @@ def with_recomputed_gradient(
     variables: Sequence[tf.Variable],
     value: tf.Tensor,
     context: tf.Tensor | None,
-    no_second: str,
+    no_second: str = NO_SECOND,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`evaluate(value, context)`, whose gradient keeps the output alone.
+    """Computes `evaluate(value, context)`, of which its gradient keeps only the output.
 
-    What is rebuilt does not know that it depends on the input, so a second gradient would be wrong:
-    it is an error.
+    Gradients of what is recomputed would miss that it depends on the input, so a second gradient is
+    an error.
 
     Args:
       evaluate: `(value, context) -> (out, log_det)`; `log_det` has the shape of the batch.
       recompute_inputs: `(out, d_out, d_log_det, sources, context) -> (value, d_value, d_sources)`.
-      variables: all that it reads. Those that are not trained, as the states of random
+      variables: all that `evaluate` reads. Those that are not trained, such as the states of random
         generators, read the same in both passes.
-      value: argument.
-      context: argument, or None.
-      no_second: what that error says.
+      value: its argument.
+      context: its other argument, or None.
+      no_second: the message of that error.
 
     Raises:
-      ValueError: it assigns a variable that is trained.
+      ValueError: if `evaluate` assigns a variable that is trained.
     """
     trained = [v for v in variables if v.trainable and v.dtype.is_floating]
     others = [v for v in variables if not (v.trainable and v.dtype.is_floating)]
@@ -143,25 +122,25 @@ def with_recomputed_gradient(
         tensors = [*sources[: len(trained)], *fixed]
         with substituted([*trained, *others], tensors) as assigned:
             out, log_det = evaluate(value, context)
-        updated = [trained[place].name for place in assigned if place < len(trained)]
+        updated = [trained[i].name for i in assigned if i < len(trained)]
         if updated:
             raise ValueError(
                 f"A network updates {', '.join(updated)}, which is trained, when it is called, as "
-                "SpectralNormalization of Keras does. Training by inversion calls it again for "
-                "the gradient, and needs the same weights then: use reversible=False, or another "
-                "network."
+                "SpectralNormalization of Keras does. Reversible backpropagation calls it again "
+                "for the gradient, and needs the same weights then: use reversible=False, or "
+                "another network."
             )
-        for place, new in assigned.items():
-            others[place - len(trained)].assign(new)
+        for i, new in assigned.items():
+            others[i - len(trained)].assign(new)
 
-        def rebuilt(d_out, d_log_det, *_):
+        def recomputed(d_out, d_log_det, *_):
             with substituted([*trained, *others], tensors), evaluating(**repeated):
                 _, d_value, d_sources = recompute_inputs(out, d_out, d_log_det, sources, context)
             known = zip(sources, d_sources, strict=True)
             return [d_value, *(tf.zeros_like(s) if d is None else d for s, d in known)]
 
         def gradient(d_out, d_log_det):
-            return differentiable_once(rebuilt, no_second, d_out, d_log_det, value, *sources)
+            return differentiable_once(recomputed, no_second, d_out, d_log_det, value, *sources)
 
         return (out, log_det), gradient
 

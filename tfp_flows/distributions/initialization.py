@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain, Standardize
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import init_states_in
+from tfp_flows.core.init_state import init_states_in
 from tfp_flows.core.variables import restored_on_error
 from tfp_flows.distributions import Dequantized, Flow
 from tfp_flows.distributions.data_checks import (
