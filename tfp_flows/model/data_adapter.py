@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,13 @@ tfd = tfp.distributions
 
 Arguments = dict[str, Any]  # of a method of Keras, by name
 PREFETCHED = 2  # batches
+
+
+def arguments_by_name(method: Callable, *args: Any, **kwargs: Any) -> Arguments:
+    """The arguments of a method of Keras by name."""
+    arguments = dict(inspect.signature(method).bind(None, *args, **kwargs).arguments)
+    del arguments["self"]
+    return arguments | arguments.pop("kwargs", {})
 
 
 def batches(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ from tfp_flows.distributions.initialization import initialize, needs_initializat
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model import loss_scaling, replicas
-from tfp_flows.model.data_adapter import Arguments, DataAdapter
+from tfp_flows.model.data_adapter import Arguments, DataAdapter, arguments_by_name
 from tfp_flows.model.files import Files
 from tfp_flows.model.inference import Inference
 from tfp_flows.model.scoring import score
@@ -30,11 +29,7 @@ from tfp_flows.model.steps_per_execution import steps_per_execution, with_progre
 from tfp_flows.model.summary import LayerView, layer_views, summary_table
 from tfp_flows.model.train_step import TrainStep
 from tfp_flows.model.training_state import TrainingState
-from tfp_flows.model.variable_tracking import (
-    track_variables,
-    validate_no_activity_losses,
-    validate_reads,
-)
+from tfp_flows.model.variable_tracking import track_variables, validate_flow
 from tfp_flows.version import __version__
 
 tfd = tfp.distributions
@@ -68,15 +63,11 @@ class FlowModel(keras.Model):
     """
 
     def __init__(self, flow: tfd.Distribution, name: str | None = None, **kwargs: Any):
-        _validate_distribution(flow)
+        validate_flow(flow)
         dtype = inputs.continuous_part(flow).dtype
         if dtype.is_floating:
             kwargs.setdefault("dtype", dtype.name)
         super().__init__(name=name or flow.name, **kwargs)
-        validate_reads(flow)
-        if not flow.trainable_variables:
-            raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
-        validate_no_activity_losses(flow)
         self._flow = flow
         self._views = track_variables(flow)
         self.training_state = TrainingState(flow, lambda: getattr(self, "optimizer", None))
@@ -179,18 +170,16 @@ class FlowModel(keras.Model):
     ) -> np.ndarray:
         """Writes the log-probability of every example of a data set to a `.npy` file.
 
-        Memory does not grow with the data: a batch is read, scored and written. Under a
-        `tf.distribute` strategy each batch is shared among the replicas, and the order of the rows
-        is kept. Each of several workers calls `score`, and each writes the whole file. The file
-        appears under its name once it is complete.
+        Memory does not grow with the data. Under a `tf.distribute` strategy the replicas share each
+        batch, and the order of the rows is kept; each of several workers calls `score` and writes
+        the whole file. The file appears under its name once it is complete.
 
         Args:
-          x: batches `[n, *event_shape]`; `(x, context)` for a conditional flow. Targets are
-            ignored.
+          x: batches `[n, *event_shape]`, or `(x, context)`; targets are ignored.
           path: the file to write, which `np.load` reads.
           max_batches: how many batches to score at most; None: all.
-          bad_rows: what to do about rows that hold NaN or infinity, or have no log-probability:
-            `"error"` raises, `"nan"` writes NaN for them and warns in the end.
+          bad_rows: `"error"` raises for rows that hold NaN or infinity, or have no log-probability;
+            `"nan"` writes NaN for them and warns in the end.
           verbose: 1 shows a progress bar, 2 prints one line in the end, 0 nothing.
 
         Returns:
@@ -198,8 +187,7 @@ class FlowModel(keras.Model):
 
         Raises:
           TypeError: if `x` is not a data set, or not one of the flow's examples.
-          ValueError: if it has no end and there is no `max_batches`; if it has no examples; for a
-            bad row, which is named.
+          ValueError: if it has no examples, no end and no `max_batches`, or a bad row.
           RuntimeError: if the data set cannot be read to its end, or another worker died.
 
         Example:
@@ -248,7 +236,6 @@ class FlowModel(keras.Model):
 
         Args:
           optimizer: of Keras, or its name. One for networks in float16 gets loss scaling.
-          *args: none: they would be a loss.
           jit_compile: whether XLA compiles the steps. `"auto"`: on a GPU, for the flows of this
             package. On a CPU a training step was no faster with XLA (RealNVP over 64 features:
             10.4 against 10.3 ms), and the first one took twice as long; distributions of TFP may
@@ -297,7 +284,7 @@ class FlowModel(keras.Model):
         """
         if getattr(self, "optimizer", None) is None:
             raise RuntimeError("Call compile(optimizer=...) before fit.")
-        arguments = _by_name(keras.Model.fit, x, y, *args, **kwargs)
+        arguments = arguments_by_name(keras.Model.fit, x, y, *args, **kwargs)
         self._before_training("fit")
         arguments = self._data.checked(arguments, "fit")
         if needs_initialization(self._flow):
@@ -330,12 +317,15 @@ class FlowModel(keras.Model):
         """As `keras.Model.evaluate`: `loss` in nats; `bits_per_dim` too for images.
 
         Args:
-          x, y, *args, **kwargs: as for `fit`.
+          x: examples `[n, *event_shape]` as array, data set or generator; or `(x, context)`.
+          y: None, as a flow has no targets.
+          *args, **kwargs: as in Keras.
 
         Raises:
-          TypeError, ValueError: as `fit`; ValueError also for a generator that gives NaN.
+          TypeError, ValueError: for examples that the flow cannot model; see `check_examples`.
+          tf.errors.InvalidArgumentError: if such examples are met while a data set is read.
         """
-        arguments = _by_name(keras.Model.evaluate, x, y, *args, **kwargs)
+        arguments = arguments_by_name(keras.Model.evaluate, x, y, *args, **kwargs)
         if arguments.get("_use_cached_eval_dataset"):  # called by `fit`, which has checked it all
             return super().evaluate(**arguments)
         self._drop_stale_traces()
@@ -352,10 +342,11 @@ class FlowModel(keras.Model):
         """As `keras.Model.predict`: the log-probability of each example.
 
         Args:
-          x, *args, **kwargs: as for `fit`.
+          x: examples `[n, *event_shape]` as array, data set or generator; or `(x, context)`.
+          *args, **kwargs: as in Keras.
         """
         self._drop_stale_traces()
-        arguments = _by_name(keras.Model.predict, x, *args, **kwargs)
+        arguments = arguments_by_name(keras.Model.predict, x, *args, **kwargs)
         arguments["x"] = inputs.checked(x, self._flow, for_loss=False)
         return super().predict(**self._with_steps(self._data.for_inference(arguments)))
 
@@ -363,10 +354,10 @@ class FlowModel(keras.Model):
         """As `keras.Model.train_on_batch`, with the checks and the initialisation of `fit`.
 
         Raises:
-          ValueError: as `fit`, and for gradients that are not finite; the weights stay as they
-            were.
+          TypeError, ValueError: for examples that the flow cannot model, and if the gradients are
+            not finite; the weights stay as they were.
         """
-        arguments = _by_name(keras.Model.train_on_batch, x, y, *args, **kwargs)
+        arguments = arguments_by_name(keras.Model.train_on_batch, x, y, *args, **kwargs)
         self._before_training("train_on_batch")
         arguments = self._data.checked(arguments, "train_on_batch")
         if needs_initialization(self._flow):
@@ -377,7 +368,7 @@ class FlowModel(keras.Model):
 
     def test_on_batch(self, x: Any, y: None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.test_on_batch`, with the checks of `evaluate`."""
-        arguments = _by_name(keras.Model.test_on_batch, x, y, *args, **kwargs)
+        arguments = arguments_by_name(keras.Model.test_on_batch, x, y, *args, **kwargs)
         self._drop_stale_traces()
         return super().test_on_batch(**self._data.checked(arguments, "test_on_batch"))
 
@@ -503,15 +494,15 @@ class FlowModel(keras.Model):
         signature: str = "log_prob",
         pixel_dtype: str | tf.DType | None = None,
     ) -> None:
-        """Writes a SavedModel that needs neither tfp_flows nor TFP, and verifies it.
+        """Writes a SavedModel that needs neither tfp_flows nor TFP, or an ONNX file; verifies it.
 
-        Its signatures are `serving_default` and `log_prob(x)`, `sample(n, seed, temperature)`,
-        `encode(x)`, `decode(z)`, each for any batch size and with one output of its own name. The
-        loaded object also has them as methods. With them are written a request for each, which
-        TensorFlow Serving replays to warm up, and the checksums that `flows.verify` checks.
+        The signatures of a SavedModel are `serving_default` and `log_prob(x)`,
+        `sample(n, seed, temperature)`, `encode(x)`, `decode(z)`, each for any batch size and with
+        one output of its own name; the loaded object also has them as methods. Beside them are a
+        request for each, with which TensorFlow Serving warms up, and checksums for `flows.verify`.
 
-        Or writes one of `log_prob`, `encode` and `decode` as an ONNX file, and verifies it by ONNX
-        Runtime. That needs `pip install "tfp_flows[onnx]"`.
+        An ONNX file holds one of `log_prob`, `encode` and `decode`. It needs
+        `pip install "tfp_flows[onnx]"`, and is verified by ONNX Runtime.
 
         Args:
           filepath: the folder to make or replace, or the `.onnx` file; missing folders are made.
@@ -523,11 +514,9 @@ class FlowModel(keras.Model):
 
         Raises:
           ImportError: if the packages for ONNX are missing.
-          ValueError: for another format or signature, or a path that is not local; if a function
-            cannot be converted to ONNX; for a `pixel_dtype` of a flow without pixels, or one that
-            cannot hold its levels.
-          RuntimeError: if what is read back differs; it is not kept.
-          OSError: if it cannot be written, as on a full disk; what was there stays.
+          ValueError: for another format or signature, a path that is not local, a function that
+            ONNX does not support, or a `pixel_dtype` that cannot hold the flow's pixels.
+          RuntimeError, OSError: as `save`.
         """
         self._files.export(filepath, format, signature, pixel_dtype)
 
@@ -602,22 +591,3 @@ class FlowModel(keras.Model):
         saving.check_store(store)
         self._inference.weights_changed()
         saving.load_arrays(variable_paths(self._flow), store)
-
-
-def _validate_distribution(flow: Any) -> None:
-    if not isinstance(flow, tfd.Distribution):
-        raise TypeError(f"FlowModel takes a tfd.Distribution, got {type(flow).__name__}.")
-    if tf.nest.is_nested(flow.dtype):
-        raise TypeError(f"FlowModel takes a distribution over one tensor, got {flow!r}.")
-    if flow.batch_shape != []:
-        raise ValueError(
-            f"FlowModel takes one distribution, got {flow.batch_shape} of them (its "
-            "batch_shape). If they are the parts of one event, wrap it in tfd.Independent."
-        )
-
-
-def _by_name(method: Callable, *args: Any, **kwargs: Any) -> Arguments:
-    """The arguments of a method of Keras by name."""
-    arguments = dict(inspect.signature(method).bind(None, *args, **kwargs).arguments)
-    del arguments["self"]
-    return arguments | arguments.pop("kwargs", {})

@@ -123,8 +123,31 @@ def _legacy_layers(module: tf.Module) -> list[Any]:
     return [net for net in nets if isinstance(net, tf_keras.layers.Layer)]
 
 
-def validate_no_activity_losses(flow: tfd.Distribution) -> None:
-    """Raises ValueError if a network has a loss that depends on its activations."""
+def validate_flow(flow: Any) -> None:
+    """Raises an error for what `FlowModel` cannot train; builds networks that are not built yet.
+
+    Raises:
+      TypeError: if it is not a `tfd.Distribution`, or is one over several tensors.
+      UntrackedVariableError: if its `log_prob` reads variables that it does not track.
+      ValueError: if it has a batch shape, no trainable variables, or a network with a loss that
+        depends on its activations.
+    """
+    if not isinstance(flow, tfd.Distribution):
+        raise TypeError(f"FlowModel takes a tfd.Distribution, got {type(flow).__name__}.")
+    if tf.nest.is_nested(flow.dtype):
+        raise TypeError(f"FlowModel takes a distribution over one tensor, got {flow!r}.")
+    if flow.batch_shape != []:
+        raise ValueError(
+            f"FlowModel takes one distribution, got {flow.batch_shape} of them (its "
+            "batch_shape). If they are the parts of one event, wrap it in tfd.Independent."
+        )
+    _validate_reads(flow)
+    if not flow.trainable_variables:
+        raise ValueError(f"{flow!r} has no trainable variables: there is nothing to fit.")
+    _validate_no_activity_losses(flow)
+
+
+def _validate_no_activity_losses(flow: tfd.Distribution) -> None:
     for net in _layers(flow):
         for layer in private.sublayers(net):
             if getattr(layer, "activity_regularizer", None) is not None:
@@ -134,11 +157,7 @@ def validate_no_activity_losses(flow: tfd.Distribution) -> None:
                 )
 
 
-def validate_reads(flow: tfd.Distribution) -> None:
-    """Raises UntrackedVariableError if `log_prob` reads variables that the flow does not track.
-
-    Lazy networks are built on the way.
-    """
+def _validate_reads(flow: tfd.Distribution) -> None:
     example = tf.zeros([1, *flow.event_shape], flow.dtype)
     context = example_context(flow, 1)
     flow.log_prob(example, **context)
