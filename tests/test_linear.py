@@ -23,20 +23,20 @@ def matrix_of(bijector, size):
 
 def test_householder_is_orthogonal():
     for count in (1, 2, 7):
-        turn = fb.Householder(4, count, seed=0, dtype=tf.float64)
-        matrix = matrix_of(turn, 4)
+        householder = fb.Householder(4, count, seed=0, dtype=tf.float64)
+        matrix = matrix_of(householder, 4)
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(4), atol=1e-12)
         np.testing.assert_allclose(np.linalg.det(matrix), (-1) ** count, atol=1e-12)
-        if count < 4:  # what is orthogonal to all the vectors stays
+        if count < 4:  # the orthogonal complement of the vectors does not move
             assert np.linalg.matrix_rank(matrix - np.eye(4)) == count
 
 
 def test_householder_of_zeros():
-    turn = fb.Householder(2, vectors=tf.Variable(tf.zeros([2, 2])))
+    householder = fb.Householder(2, vectors=tf.Variable(tf.zeros([2, 2])))
     with tf.GradientTape() as tape:
-        y = turn.forward([[3.0, 4.0]])
+        y = householder.forward([[3.0, 4.0]])
     np.testing.assert_array_equal(y, [[3.0, 4.0]])
-    assert np.isfinite(tape.gradient(y, turn.vectors)).all()
+    assert np.isfinite(tape.gradient(y, householder.vectors)).all()
 
 
 def test_qr_is_its_factors():
