@@ -1,4 +1,4 @@
-"""Batch normalisation in training mode, where the contract test does not look."""
+"""Batch normalisation in training mode, which the contract test does not cover."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_equals_tfp(training):
 
 
 def test_running_averages():
-    """Plain ones at first, exponential ones later; samples take them."""
+    """Arithmetic at first, exponential later; samples use them."""
     norm = fb.BatchNorm(2, momentum=0.75)
     batches = DATA.reshape(8, 8, 2)
     mean = np.zeros(2)
@@ -94,7 +94,7 @@ def test_running_averages():
     np.testing.assert_allclose(norm.inverse(tf.constant(mean, tf.float32)), [0, 0], atol=1e-5)
 
 
-def test_a_batch_of_one_has_no_spread():
+def test_a_batch_of_one_has_no_variance():
     norm = fb.BatchNorm(2)
     trained(norm.inverse, DATA)
     before = [v.numpy() for v in norm.variables]
@@ -121,7 +121,7 @@ def test_no_stale_values(container):
 
 
 def test_value_and_log_det_of_one_batch_in_training():
-    """TFP's own distributions ask for them one after the other."""
+    """TFP's own distributions compute them one after the other."""
     norm = fb.BatchNorm(2)
     distribution = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), norm)
     log_prob = trained(distribution.log_prob, DATA)
@@ -154,7 +154,7 @@ def test_fit_evaluate_and_save(jit_compile, tmp_path):
     np.testing.assert_array_equal(loaded.log_prob(DATA), model.log_prob(DATA))
 
 
-def test_repeat_and_reversible_chains_refuse():
+def test_repeat_and_reversible_chains_reject_it():
     for bijector, said in (
         (
             fb.Repeat(fb.Chain([fb.BatchNorm(2), fb.Householder(2)]), 2),

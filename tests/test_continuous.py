@@ -85,22 +85,22 @@ def test_gradients_against_differences(solver, jit):
     sources = [X, context, *flow.trainable_variables]
     assert len(found) == len(flow.trainable_variables) + 2 > 5
     random = np.random.RandomState(1)
-    for place, (source, gradient) in enumerate(zip(sources, found, strict=True)):
-        way, before = random.normal(size=source.shape), source.numpy()
+    for index, (source, gradient) in enumerate(zip(sources, found, strict=True)):
+        direction, before = random.normal(size=source.shape), source.numpy()
         values = []
         for sign in (1.0, -1.0):
-            moved = before + sign * 1e-5 * way
-            if place < 2:
+            moved = before + sign * 1e-5 * direction
+            if index < 2:
                 values.append(
-                    compiled_loss(*(moved if i == place else t for i, t in enumerate((X, context))))
+                    compiled_loss(*(moved if i == index else t for i, t in enumerate((X, context))))
                 )
             else:
                 source.assign(moved)
                 values.append(compiled_loss(X, context))
-        if place >= 2:
+        if index >= 2:
             source.assign(before)
         slope = (values[0] - values[1]) / 2e-5
-        np.testing.assert_allclose(np.sum(way * gradient), slope, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(np.sum(direction * gradient), slope, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
@@ -152,7 +152,7 @@ def test_dropout_raises():
 
 
 def test_penalties_are_integrals_of_the_vector_field():
-    """A constant Jacobian and an exponential path have integrals that are known."""
+    """For a constant Jacobian and an exponential trajectory the integrals are known."""
     rate = 0.5
 
     def norms(**weights):
@@ -171,7 +171,7 @@ def test_penalties_are_integrals_of_the_vector_field():
 
 
 def test_penalties_of_repeated_steps_and_their_gradients():
-    """In a loop or not, trained by inversion or not: as the steps one after the other give them."""
+    """Loop or not, trained by inversion or not: the same as for separate steps."""
     step = fb.ContinuousFlow(random_field(), solver="fixed", num_steps=2, kinetic_penalty=0.1)
     loop = fb.Repeat(step, 2)
     stacked = loop.parameters["stacked"]
@@ -280,10 +280,12 @@ def test_second_derivatives():
             log_det = fixed.inverse_log_det_jacobian(x)
         return tape.gradient(log_det, x)
 
-    way = np.array([1e-5, -2e-5])
-    expected = np.sum((slope(X + way) - slope(X - way)) / 2, axis=-1)  # the sum of its entries
+    direction = np.array([1e-5, -2e-5])
+    expected = np.sum(
+        (slope(X + direction) - slope(X - direction)) / 2, axis=-1
+    )  # the sum of its entries
     np.testing.assert_allclose(
-        tf.function(second)(fixed) @ way[:, None], expected[:, None], atol=1e-9
+        tf.function(second)(fixed) @ direction[:, None], expected[:, None], atol=1e-9
     )
     with pytest.raises(tf.errors.InvalidArgumentError, match="no second derivatives"):
         tf.function(second)(fb.ContinuousFlow(swirl))
@@ -334,17 +336,17 @@ def test_trains_saves_and_switches_after_loading(tmp_path):
     model.save(tmp_path / "flow.keras")
     loaded_model = keras.saving.load_model(tmp_path / "flow.keras")
     loaded = loaded_model.flow
-    asks = (loaded_model.log_prob, lambda x: loaded_model.predict(x, verbose=0))
+    calls = (loaded_model.log_prob, lambda x: loaded_model.predict(x, verbose=0))
     np.testing.assert_allclose(loaded.log_prob(data[:5]), expected, atol=1e-5)
     (part,) = [b for b in loaded.bijector.bijectors if isinstance(b, fb.ContinuousFlow)]
     assert part.trace == "hutchinson"
     estimated = loaded.log_prob(data[:5])
-    for ask in asks:
-        np.testing.assert_allclose(ask(data[:5]), estimated, atol=1e-5)
+    for call in calls:
+        np.testing.assert_allclose(call(data[:5]), estimated, atol=1e-5)
     part.trace = "exact"
     exact = loaded.log_prob(data[:5])
-    for ask in asks:  # though they were traced before
-        np.testing.assert_allclose(ask(data[:5]), exact, atol=1e-5)
+    for call in calls:  # though they were traced before
+        np.testing.assert_allclose(call(data[:5]), exact, atol=1e-5)
     assert 1e-4 < np.abs(exact - estimated).max() < 1.0
     log_det = part.inverse_log_det_jacobian(data[:1])
     with tf.GradientTape(persistent=True) as tape:

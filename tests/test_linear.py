@@ -23,20 +23,20 @@ def matrix_of(bijector, size):
 
 def test_householder_is_orthogonal():
     for count in (1, 2, 7):
-        turn = fb.Householder(4, count, seed=0, dtype=tf.float64)
-        matrix = matrix_of(turn, 4)
+        householder = fb.Householder(4, count, seed=0, dtype=tf.float64)
+        matrix = matrix_of(householder, 4)
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(4), atol=1e-12)
         np.testing.assert_allclose(np.linalg.det(matrix), (-1) ** count, atol=1e-12)
-        if count < 4:  # what is orthogonal to all the vectors stays
+        if count < 4:  # the orthogonal complement of the vectors does not move
             assert np.linalg.matrix_rank(matrix - np.eye(4)) == count
 
 
 def test_householder_of_zeros():
-    turn = fb.Householder(2, vectors=tf.Variable(tf.zeros([2, 2])))
+    householder = fb.Householder(2, vectors=tf.Variable(tf.zeros([2, 2])))
     with tf.GradientTape() as tape:
-        y = turn.forward([[3.0, 4.0]])
+        y = householder.forward([[3.0, 4.0]])
     np.testing.assert_array_equal(y, [[3.0, 4.0]])
-    assert np.isfinite(tape.gradient(y, turn.vectors)).all()
+    assert np.isfinite(tape.gradient(y, householder.vectors)).all()
 
 
 def test_qr_is_its_factors():
@@ -51,7 +51,7 @@ def test_qr_is_its_factors():
     np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix)[1], atol=1e-10)
 
 
-def test_neighbours_become_one_matrix():
+def test_neighbours_are_multiplied_into_one_matrix():
     parts = [fb.ActNorm(4), fb.QRLinear(4), fb.Householder(4), fb.Invertible1x1Conv(4)]
 
     @tf.function
@@ -65,7 +65,7 @@ def test_neighbours_become_one_matrix():
     np.testing.assert_allclose(forward(y)[0], tfb.Chain(parts).inverse(y), atol=1e-5)
 
 
-def test_steps_of_a_repeat_start_apart():
+def test_steps_of_a_repeat_start_different():
     for step in (fb.Householder(3, seed=0), fb.QRLinear(3, seed=0)):
         repeat = fb.Repeat(step, 2)
         vectors = next(v for v in repeat.trainable_variables if "vectors" in v.name)
@@ -95,15 +95,15 @@ def test_logit_formula():
     np.testing.assert_allclose(log_det, np.log(0.9 / 4 / p / (1 - p)), atol=1e-12)
 
 
-def test_logit_far_out():
-    """Samples stay where they have latents, and densities of what saturates are finite."""
+def test_logit_of_saturated_values():
+    """Samples remain where data have latents; densities of saturated values are finite."""
     logit, x = fb.Logit(0.05), tf.constant([-200.0, -20.0, 20.0, 200.0])
     y, log_det = logit.forward_and_log_det(x)
     np.testing.assert_allclose(y, [-1 / 18, -1 / 18, 1 + 1 / 18, 1 + 1 / 18], atol=1e-6)
     np.testing.assert_allclose(log_det, np.log(1 / 0.9) - np.abs(x), atol=1e-4)
 
 
-def test_logit_refuses_what_has_no_latent():
+def test_logit_rejects_data_without_a_latent():
     with pytest.raises(ValueError, match=r"takes data within .* 1 of 2 number.s. are not"):
         fb.Logit().inverse([0.5, 1.1])
     with pytest.raises(tf.errors.InvalidArgumentError, match="takes data within"):
@@ -126,8 +126,8 @@ def test_logit_under_glow():
         (lambda: fb.Householder(0), "features must be 1 or more, got 0"),
         (lambda: fb.QRLinear(3, 0), "reflections must be 1 or more, got 0"),
         (lambda: fb.QRLinear(3).forward(tf.zeros([2, 4])), "made for .3,. in the last"),
-        (lambda: fb.Logit(0.0), "alpha must lie between 0 and 1/2, got 0.0"),
-        (lambda: fb.Logit(low=1.0), "low must lie below high"),
+        (lambda: fb.Logit(0.0), "alpha must be between 0 and 1/2, got 0.0"),
+        (lambda: fb.Logit(low=1.0), "low must be below high"),
     ],
 )
 def test_messages(make, said):

@@ -1,4 +1,4 @@
-"""Planar, radial and Sylvester flows against the papers' formulas, and where roots are hard."""
+"""Planar, radial and Sylvester flows against the papers' formulas, and hard cases of roots."""
 
 import numpy as np
 import pytest
@@ -140,8 +140,8 @@ def test_invertible_for_any_params(name, dtype, scale):
     bijector = MAKERS[name](dtype)
     tolerance = 1e-9 if dtype == tf.float64 else 2e-2  # slopes go down to 1e-3
     for seed in range(5):
-        numbers = np.random.RandomState(seed).normal(size=bijector.params.shape) * scale
-        bijector.params.assign(tf.constant(np.clip(numbers, -10, 10), dtype))
+        params = np.random.RandomState(seed).normal(size=bijector.params.shape) * scale
+        bijector.params.assign(tf.constant(np.clip(params, -10, 10), dtype))
         x = random(20, 3, dtype=dtype)
         with tf.GradientTape() as tape:
             y = bijector.forward(x)

@@ -1,7 +1,6 @@
-"""Properties over drawn shapes, dtypes, masks, seeds, and values at the edges of what floats hold.
+"""Properties over drawn shapes, dtypes, masks, seeds, and values at the limits of floats.
 
-Draws do not depend on chance (`derandomize`), so what fails once fails always; the slow tests draw
-many more.
+Draws are deterministic (`derandomize`), so a failure repeats; the slow tests draw many more.
 """
 
 import numpy as np
@@ -36,7 +35,7 @@ def drawing(examples):
 
 
 def in_every_family(few, many):
-    """Makes two tests of `check(name, data)`: one that draws a few examples, and a slow one."""
+    """Makes two tests of `check(name, data)`: one with few examples, and a slow one."""
 
     def decorate(check):
         names = [pytest.param(n, few, marks=[pytest.mark.slow] * (n in TRACED)) for n in FAMILIES]
@@ -78,7 +77,7 @@ def close(found, expected, dtype, atol=None):
 
 @in_every_family(few=6, many=30)
 def test_inverse(name, data):
-    """Directions undo each other, log-dets are opposite, and one call gives what two do."""
+    """Directions are inverse, log-dets opposite, and one call equals two separate ones."""
     seed, dtype, batch = data.draw(SEEDS), data.draw(DTYPES), data.draw(BATCHES)
     case = FAMILIES[name](data.draw, dtype, seed)
     random, b = np.random.RandomState(seed), case.bijector
@@ -88,7 +87,7 @@ def test_inverse(name, data):
         log_det = getattr(b, f"{there}_log_det_jacobian")(value, ndims, **kwargs)
         assert out.dtype == log_det.dtype == dtype
         assert out.shape[: len(batch)] == batch
-        fresh = tf.identity(out)  # past every cache
+        fresh = tf.identity(out)  # not in any cache
         close(getattr(b, back)(fresh, **kwargs), value, dtype)
         undone = getattr(b, f"{back}_log_det_jacobian")(fresh, other_ndims, **kwargs)
         close(undone, -log_det, dtype)
@@ -102,8 +101,8 @@ MAGNITUDES = (0.0, 1e-45, 1e-38, 1e-30, 1e-19, 1e-7, 0.5, 1.0, 3.0, 1e3, 1e7, 1e
 EDGES = st.sampled_from([sign * m for m in MAGNITUDES for sign in (1.0, -1.0)])
 ENTRIES = st.lists(st.one_of(EDGES, st.floats(-4.0, 4.0, width=32)), min_size=1, max_size=8)
 
-# What has no image or no latent is refused, in words that say what to do.
-REFUSALS = {
+# Values without an image or a latent raise an error that explains what to do.
+ERRORS = {
     ("spline-circular", "forward"): "wrap them onto the circle",
     ("spline-circular", "inverse"): "wrap them onto the circle",
     ("autoregressive-circular", "forward"): "wrap them onto the circle",
@@ -112,12 +111,12 @@ REFUSALS = {
     ("rotation", "inverse"): "wrap them onto the circle",
     ("logit", "inverse"): "takes data within",
 }
-BEYOND = 1.12  # times the bound: there rounding, and what alpha adds, are no excuse
+BEYOND = 1.12  # times the bound: more than rounding, and the margin of alpha, explain
 
 
 @in_every_family(few=8, many=40)
 def test_edges_of_floats(name, data):
-    """From the smallest float to 1e30 nothing is NaN in silence, and no density is infinite."""
+    """From the smallest float to 1e30 nothing becomes NaN silently, and no density is infinite."""
     seed, dtype = data.draw(SEEDS), data.draw(DTYPES)
     case = FAMILIES[name](data.draw, dtype, seed)
     b, random = case.bijector, np.random.RandomState(seed)
@@ -126,9 +125,9 @@ def test_edges_of_floats(name, data):
         entries, value = data.draw(ENTRIES), value.numpy()
         value.flat[: len(entries)] = entries[: value.size]
         bound = case.bound if forward else case.data_bound
-        if (name, there) in REFUSALS and np.abs(value).max() > bound:
+        if (name, there) in ERRORS and np.abs(value).max() > bound:
             if np.abs(value).max() > bound * BEYOND:
-                with pytest.raises(ValueError, match=REFUSALS[name, there]):
+                with pytest.raises(ValueError, match=ERRORS[name, there]):
                     getattr(b, there)(tf.constant(value), **kwargs)
             continue
         value = tf.constant(value)
@@ -143,7 +142,7 @@ def test_edges_of_floats(name, data):
 
 @in_every_family(few=3, many=10)
 def test_half_precision(name, data):
-    """With tensors of float16 a bijector is right to that precision."""
+    """With tensors of float16 a bijector is accurate to that precision."""
     seed = data.draw(SEEDS)
     case = FAMILIES[name](data.draw, tf.float32, seed)
     assume("tfp.bijectors" not in repr(case.bijector))  # TFP's chains add log-dets in float32
@@ -158,7 +157,7 @@ def test_half_precision(name, data):
             assert out.dtype == log_det.dtype == v.dtype
             results.append((out, log_det))
         for half, exact in zip(*results, strict=True):
-            assume(np.abs(exact).max() < 100)  # what is stretched so far loses its digits
+            assume(np.abs(exact).max() < 100)  # such a stretch loses the digits
             close(tf.cast(half, tf.float32), exact, tf.float16)
 
 
@@ -169,7 +168,7 @@ def test_half_precision(name, data):
     kind=st.sampled_from(["all", "none", "integers", "floats", "shape", "name"]),
     swap=st.booleans(),
 )
-def test_masks_that_do_not_fit(event, shape, kind, swap):
+def test_invalid_masks(event, shape, kind, swap):
     if kind == "shape":
         assume(not shape or shape != event[len(event) - len(shape) :])
     masks = {
@@ -194,7 +193,7 @@ def test_masks_that_do_not_fit(event, shape, kind, swap):
         st.text(max_size=8),
     ),
 )
-def test_orders_that_are_no_permutation(size, order):
+def test_orders_that_are_not_permutations(size, order):
     assume(order not in ("sequential", "reverse", "random"))
     assume(isinstance(order, str) or sorted(order) != list(range(size)))
     with pytest.raises(ValueError, match="permutation"):
@@ -204,7 +203,7 @@ def test_orders_that_are_no_permutation(size, order):
 @drawing(10)
 @given(seed=st.tuples(SEEDS, SEEDS), shape=BATCHES, start=SEEDS)
 def test_seeds(seed, shape, start):
-    """A seed says all about a sample, and about the start of a layer."""
+    """A seed determines samples, and the initial values of a layer."""
 
     def make():
         base = tfd.Sample(tfd.Normal(0.0, 1.0), 3)

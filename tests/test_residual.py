@@ -248,9 +248,9 @@ def test_a_map_that_is_not_a_contraction_does_not_converge(traced, net):
 
 @pytest.mark.parametrize("bound", [1.0, 1.5, 0.0, -0.1, float("nan")])
 def test_invalid_bounds(bound):
-    with pytest.raises(ValueError, match="bound must lie between 0 and 1, got"):
+    with pytest.raises(ValueError, match="bound must be between 0 and 1, got"):
         lipschitz_mlp(2, bound=bound)
-    with pytest.raises(ValueError, match="bound must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="bound must be between 0 and 1"):
         flows.residual((2,), bound=bound)
 
 

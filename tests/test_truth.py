@@ -1,4 +1,4 @@
-"""Families against a density that is known: how far above its entropy they end."""
+"""Families against a known density: their loss above its entropy."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def pairs_of_rings(n: int, seed: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_order_of_the_literature():
-    """In four dimensions: affine couplings, autoregressive flows, splines, and none below 0."""
+    """In four dimensions: affine couplings, autoregressive flows, then splines; none below 0."""
     above = {}
     for name, build in FAMILIES.items():
         keras.utils.set_random_seed(0)

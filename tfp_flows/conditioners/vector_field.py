@@ -1,4 +1,4 @@
-"""Drift networks of continuous flows: the velocity of a state at a time."""
+"""Networks for continuous flows: the velocity of a state at a time."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def vector_field(
     $$ h_{i+1} = a\bigl((W_i h_i + b_i) \odot \sigma(U_i s + c_i) + V_i s\bigr), \qquad
        s = (t, \text{context}) $$
 
-    So time and context scale and shift every layer. The last layer, which has no activation, is
-    zero at the start: the flow starts as the identity.
+    Time and context scale and shift every layer. The last layer, which has no activation, starts
+    at zero, so the flow starts as the identity.
 
     Source: FFJORD, arXiv 1810.01367, whose code names these layers "concatsquash".
 
     Args:
-      event_size: entries of the vector.
+      event_size: size of the vector.
       hidden: units of the hidden layers.
-      activation: a Keras activation, smooth: a kink makes the adaptive solver take small steps,
-        and `relu` has no useful second derivative, which the log-det's gradient needs.
-      context: shape of the context, `(k,)`; None if there is none.
-      dtype: of the layers; Keras's own default if None.
-      name: of the model.
+      activation: a smooth Keras activation: kinks make the adaptive solver take small steps, and
+        the second derivative of `relu`, which the gradient of the log-det needs, is 0.
+      context: shape of the context, `(k,)` or `k`; None: no context.
+      dtype: dtype or dtype policy of the layers; None: the default of Keras.
+      name: name of the model.
 
     Returns:
       A built `keras.Model` of two inputs, `[n, event_size]` and `[n, 1 + k]`, the time first.
@@ -55,10 +55,12 @@ def vector_field(
     return keras.Model([state, time], x, name=name)
 
 
-def _squashed(x, time, units: int, dtype: Any, initializer: str = "glorot_uniform"):
+def _squashed(
+    x: Any, time: Any, units: int, dtype: Any, initializer: str = "glorot_uniform"
+) -> Any:
     """A linear layer of `x`, scaled and shifted by time (and context)."""
 
-    def linear(of, use_bias: bool, initializer: str = "glorot_uniform"):
+    def linear(of: Any, use_bias: bool, initializer: str = "glorot_uniform") -> Any:
         layer = keras.layers.Dense(
             units, use_bias=use_bias, kernel_initializer=initializer, dtype=dtype
         )
