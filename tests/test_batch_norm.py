@@ -170,7 +170,7 @@ def test_repeat_and_reversible_chains_refuse():
 
 def test_messages():
     for make, said in (
-        (lambda: fb.BatchNorm(2, momentum=1.0), "momentum must lie in"),
+        (lambda: fb.BatchNorm(2, momentum=1.0), "momentum must be in"),
         (lambda: fb.BatchNorm(2, epsilon=0.0), "epsilon must be above 0"),
         (lambda: fb.BatchNorm(2).inverse(tf.zeros([3, 4])), "was made for .2,."),
     ):

@@ -8,7 +8,6 @@ import tensorflow_probability as tfp
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.conditioners import LabelEmbedding, conv, mlp
-from tfp_flows.core.evaluation import add_penalty, collecting_penalties
 from tfp_flows.distributions import Flow
 from tfp_flows.keras_engine import keras
 
@@ -300,13 +299,3 @@ def test_values_and_contexts_of_two_dtypes():
     y = affine.forward(x, context=tf.constant([[10.0, 20.0]], tf.float32))
     assert y.dtype == tf.float64
     np.testing.assert_allclose(y, [[11.0, 22.0]])
-
-
-def test_penalties_reach_the_collector():
-    add_penalty(tf.ones([3]))  # nobody does
-    with collecting_penalties() as outer:
-        add_penalty(tf.ones([2]))
-        with collecting_penalties() as inner:
-            add_penalty(tf.zeros([1]))
-        add_penalty(tf.ones([2]))
-    assert (len(outer), len(inner)) == (2, 1)

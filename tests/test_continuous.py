@@ -104,7 +104,7 @@ def test_gradients_against_differences(solver, jit):
 
 
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
-def test_hutchinson_is_unbiased_repeats_itself_and_can_be_exchanged(noise):
+def test_hutchinson_is_unbiased_reproducible_and_replaceable(noise):
     flow = fb.ContinuousFlow(
         random_field(), noise=noise, trace="hutchinson", seed=3, rtol=1e-6, atol=1e-6
     )
@@ -127,7 +127,7 @@ def test_hutchinson_is_unbiased_repeats_itself_and_can_be_exchanged(noise):
     assert flow.copy().trace == "exact"
 
 
-def test_training_draws_noise_anew():
+def test_training_draws_new_noise():
     flow = fb.ContinuousFlow(random_field(), trace="hutchinson")
 
     class Model(keras.Model):
@@ -140,7 +140,7 @@ def test_training_draws_noise_anew():
     np.testing.assert_array_equal(model(X, training=False), flow.forward_log_det_jacobian(X))
 
 
-def test_dropout_is_refused():
+def test_dropout_raises():
     flow = fb.ContinuousFlow(mlp(2, 2, (3,), "tanh", dropout=0.5, context=1, dtype="float64"))
 
     class Model(keras.Model):
@@ -217,7 +217,7 @@ def test_number_of_evaluations():
     ],
     ids=["blows up", "nan", "too few steps"],
 )
-def test_a_solver_that_does_not_arrive(flow):
+def test_a_solver_that_does_not_reach_the_end(flow):
     message = r"(?s)rtol=1e-05 and atol=1e-05, within max_steps=\d+.*Steps taken:.*\d"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         flow.forward(X)
@@ -240,12 +240,12 @@ def test_a_solver_that_does_not_arrive(flow):
         ({"seed": 0.5}, "seed must be an integer"),
     ],
 )
-def test_settings_that_make_no_sense(settings, message):
+def test_invalid_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         fb.ContinuousFlow(Linear(), **settings)
 
 
-def test_vector_fields_that_cannot_be():
+def test_invalid_vector_fields():
     with pytest.raises(ValueError, match="must map"):
         fb.ContinuousFlow(mlp(2, 3, (4,), context=1)).forward(tf.zeros([1, 2]))
     with pytest.raises(ValueError, match="float32 can resolve"):

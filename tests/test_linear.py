@@ -125,7 +125,7 @@ def test_logit_under_glow():
     [
         (lambda: fb.Householder(0), "features must be 1 or more, got 0"),
         (lambda: fb.QRLinear(3, 0), "reflections must be 1 or more, got 0"),
-        (lambda: fb.QRLinear(3).forward(tf.zeros([2, 4])), "made for 3 feature"),
+        (lambda: fb.QRLinear(3).forward(tf.zeros([2, 4])), "made for .3,. in the last"),
         (lambda: fb.Logit(0.0), "alpha must lie between 0 and 1/2, got 0.0"),
         (lambda: fb.Logit(low=1.0), "low must lie below high"),
     ],

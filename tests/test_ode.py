@@ -10,7 +10,7 @@ from tfp_flows import bijectors as fb
 TOLERANCE = 1e-6
 INTEGRAL = 20.0 * (1.0 - np.cos(40.0)) / 40.0  # of `rate` from 0 to 1
 
-# Errors of tens of steps add up; what is not controlled is wrong by 1e-1 and more.
+# Errors of tens of steps add up; without error control they are 1e-1 and more.
 CLOSE = dict(rtol=50 * TOLERANCE, atol=50 * TOLERANCE)
 
 
@@ -19,12 +19,12 @@ def rate(time):
 
 
 def growing(x, time):
-    """At 0 nothing moves, but volumes and distances grow by `exp(INTEGRAL)`."""
+    """0 is a fixed point, around which distances grow by `exp(INTEGRAL)`."""
     return x * rate(time)
 
 
 def sheared(x, time):
-    """The first entry moves as the second one says; volumes stay as they are."""
+    """The velocity of the first entry is that of the second, times `rate`; the log-det is 0."""
     return tf.stack([rate(time[:, 0]) * x[:, 1], tf.zeros_like(x[:, 0])], axis=-1)
 
 
@@ -33,7 +33,7 @@ def flow(field):
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_a_hard_example_is_as_exact_among_easy_ones_as_alone(direction):
+def test_a_hard_example_is_as_accurate_among_easy_ones_as_alone(direction):
     follow = getattr(flow(sheared), direction)
     hard, easy = np.array([[0.0, 1.0]]), np.zeros([5000, 2])
     alone = follow(tf.constant(hard))[0]
@@ -43,7 +43,7 @@ def test_a_hard_example_is_as_exact_among_easy_ones_as_alone(direction):
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_a_log_det_is_exact_where_the_state_rests(direction):
+def test_a_log_det_is_accurate_where_the_state_is_constant(direction):
     both = getattr(flow(growing), f"{direction}_and_log_det")
     value, log_det = both(tf.zeros([2, 1], tf.float64))
     np.testing.assert_array_equal(value, 0.0)
@@ -51,7 +51,7 @@ def test_a_log_det_is_exact_where_the_state_rests(direction):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-12])
-def test_gradients_of_any_size_are_exact(scale):
+def test_gradients_of_any_size_are_accurate(scale):
     x = tf.zeros([2, 1], tf.float64)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -62,11 +62,11 @@ def test_gradients_of_any_size_are_exact(scale):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_an_example_that_is_not_finite_does_not_concern_the_others(bad, jit):
+def test_an_example_that_is_not_finite_does_not_affect_the_others(bad, jit):
     bijector = flow(lambda x, time: tf.tanh(x[:, ::-1]) * rate(time))
     x = np.random.RandomState(0).normal(size=(4, 2))
     x[1, 0] = bad
-    sound = np.array([True, False, True, True])
+    valid = np.array([True, False, True, True])
 
     @tf.function(jit_compile=jit)
     def results(x, weight):
@@ -75,19 +75,19 @@ def test_an_example_that_is_not_finite_does_not_concern_the_others(bad, jit):
             y, log_det = bijector.inverse_and_log_det(x)
             loss = tf.reduce_sum(tf.where(weight[:, None] > 0, tf.sin(y), 0.0))
             loss += tf.reduce_sum(tf.where(weight > 0, log_det, 0.0))
-            loss *= 1e-9  # its gradient is as exact as that of a larger one
+            loss *= 1e-9  # its gradient is as accurate as that of a larger one
         return y, log_det, 1e9 * tape.gradient(loss, x)
 
-    found = results(tf.constant(x), tf.constant(sound * 1.0))
-    expected = results(tf.constant(x[sound]), tf.ones([3], tf.float64))
+    found = results(tf.constant(x), tf.constant(valid * 1.0))
+    expected = results(tf.constant(x[valid]), tf.ones([3], tf.float64))
     for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a.numpy()[sound], b, rtol=1e-12)
+        np.testing.assert_allclose(a.numpy()[valid], b, rtol=1e-12)
     y, log_det = found[0][1], found[1][1]
     assert not (np.isfinite(y).all() and np.isfinite(log_det))
 
 
 class TestReasonsNotToUseTheSolverOfTFP:
-    """Each reason that `solvers/ode.py` gives; one that fails here is a reason no more."""
+    """The reasons that `solvers/ode.py` names; one whose test fails is no longer valid."""
 
     pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ class TestReasonsNotToUseTheSolverOfTFP:
         zero, one = tf.zeros([], x.dtype), tf.ones([1], x.dtype)
         return tfp.math.ode.DormandPrince(**settings).solve(field, zero, x, one)
 
-    def test_it_repeats_a_step_that_is_not_finite_without_end(self):
+    def test_it_repeats_a_step_that_is_not_finite_forever(self):
         class Enough(Exception):
             pass
 
@@ -115,7 +115,7 @@ class TestReasonsNotToUseTheSolverOfTFP:
         with pytest.raises(tf.errors.InvalidArgumentError, match="did not reach the end time"):
             flow_of_nan.forward(tf.ones([2, 1]))
 
-    def test_its_limit_of_steps_does_not_hold_under_xla(self):
+    def test_its_max_num_steps_is_ignored_under_xla(self):
         def evaluations(x):
             solution = self.solve(lambda t, x: x * rate(t), x, max_num_steps=5)
             return solution.diagnostics.num_ode_fn_evaluations
@@ -125,7 +125,7 @@ class TestReasonsNotToUseTheSolverOfTFP:
             tf.function(evaluations)(x)
         assert tf.function(evaluations, jit_compile=True)(x) > 10 * 6
 
-    def test_a_hard_example_disappears_in_its_mean(self):
+    def test_its_mean_hides_a_hard_example(self):
         errors = []
         for size in (1, 10000):
             hard = tf.one_hot([0], size, dtype=tf.float64)[0][:, None]

@@ -136,7 +136,7 @@ def test_starts_as_the_identity(name):
 @EACH
 @DTYPES
 @pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_invertible_whatever_the_numbers(name, dtype, scale):
+def test_invertible_for_any_params(name, dtype, scale):
     bijector = MAKERS[name](dtype)
     tolerance = 1e-9 if dtype == tf.float64 else 2e-2  # slopes go down to 1e-3
     for seed in range(5):
@@ -176,7 +176,7 @@ def test_far_away(name):
 
 @EACH
 def test_a_context_for_each_example(name):
-    """What a network adds to the numbers is what the numbers would be."""
+    """Parameters plus what a network adds are the parameters of each example."""
     plain = MAKERS[name]()
     width = plain.params.shape[0]
     changes = random(2, width)
@@ -234,9 +234,9 @@ def test_saves_with_a_context(tmp_path):
 
 
 def test_variational_inference():
-    """A bent posterior, from its unnormalised density: the bound comes near its known evidence."""
+    """A curved posterior, from its unnormalised density: the bound approaches the evidence."""
     flow = flows.sylvester((2,), layers=2, seed=0)
-    bend = tfd.JointDistributionSequential(
+    curve = tfd.JointDistributionSequential(
         [tfd.Normal(0.0, 1.0), lambda a: tfd.Normal(2 * tf.tanh(2 * a), 0.4)]
     )
     variables = flow.trainable_variables
@@ -246,7 +246,7 @@ def test_variational_inference():
     def step(seed):
         with tf.GradientTape() as tape:
             z, log_q = flow.experimental_sample_and_log_prob(64, seed=seed)
-            gap = tf.reduce_mean(log_q - bend.log_prob(z[:, 0], z[:, 1]))
+            gap = tf.reduce_mean(log_q - curve.log_prob(z[:, 0], z[:, 1]))
         adam.apply_gradients(zip(tape.gradient(gap, variables), variables, strict=True))
         return gap
 
@@ -258,8 +258,8 @@ def test_variational_inference():
     "make, said",
     [
         (lambda: fb.Planar(0), "features must be 1 or more, got 0"),
-        (lambda: fb.Sylvester(3, 4), "rank must lie in 1 ... 3, the features, got 4"),
-        (lambda: fb.Planar(2).forward(tf.zeros([1, 3])), "made for 2 feature.* shape"),
+        (lambda: fb.Sylvester(3, 4), "rank must be in 1 ... 3, the features, got 4"),
+        (lambda: fb.Planar(2).forward(tf.zeros([1, 3])), "made for .2,. in the last dimension"),
         (
             lambda: fb.Planar(2, mlp(1, 5, (3,))).forward(tf.zeros([1, 2])),
             "needs a context, and got none",
@@ -276,7 +276,7 @@ def test_variational_inference():
         ),
         (lambda: flows.planar((4, 4, 1)), "needs event_shape"),
         (lambda: flows.radial((2,), layers=0), "layers must be 1 or more"),
-        (lambda: flows.sylvester((2,), rank=3), "rank must lie in 1 ... 2"),
+        (lambda: flows.sylvester((2,), rank=3), "rank must be in 1 ... 2"),
         (lambda: flows.sylvester((2,), context_shape=(2, 2)), "takes contexts of rank 1"),
     ],
 )

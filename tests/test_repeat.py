@@ -13,7 +13,7 @@ from tfp_flows.core import FlowBijector, UntrackedVariableError, variable_paths
 from tfp_flows.core.bijector import InitState
 from tfp_flows.keras_engine import keras
 
-tfb = tfp.bijectors
+tfb, tfd = tfp.bijectors, tfp.distributions
 COUNT = 4
 
 
@@ -246,7 +246,7 @@ def test_a_step_that_updates_itself_is_refused():
     )
     model = flows.FlowModel(
         flows.distributions.Flow(
-            flows.flows.base.standard_normal(4, tf.float32),
+            tfd.Sample(tfd.Normal(0.0, 1.0), 4),
             fb.Repeat(fb.AffineCoupling(net), 2),
         )
     )
@@ -314,7 +314,7 @@ def test_regularisers_count_every_step():
             bijector = fb.Repeat(lambda: fb.AffineCoupling(net()), 3)
         else:
             bijector = fb.Chain([fb.AffineCoupling(net()) for _ in range(3)])
-        base = flows.flows.base.standard_normal(4, tf.float32)
+        base = tfd.Sample(tfd.Normal(0.0, 1.0), 4)
         model = flows.FlowModel(flows.distributions.Flow(base, bijector))
         model.compile()
         return model.evaluate(np.ones([8, 4], "float32"), verbose=0, return_dict=True)["loss"]
@@ -460,7 +460,7 @@ def test_a_trained_variable_that_a_network_writes_is_refused_by_name(wrap):
     net = keras.Sequential([keras.layers.Input((2,)), keras.layers.SpectralNormalization(dense)])
     layer = fb.AffineCoupling(net)
     bijector = fb.Repeat(layer, 2) if wrap == "repeat" else fb.Chain([layer], reversible=True)
-    base = flows.flows.base.standard_normal(4, tf.float32)
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), 4)
     model = flows.FlowModel(flows.distributions.Flow(base, bijector))
     model.compile("sgd")
     with pytest.raises(ValueError, match=r"updates .*kernel"):

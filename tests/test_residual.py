@@ -1,4 +1,4 @@
-"""Residual layers: contractions that stay so, their log-dets, and their inverse."""
+"""Residual layers: contractions that remain contractions, their log-dets, and their inverse."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_kernels_of_any_size_have_gradients(value):
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu", "tanh"])
-def test_lipschitz_constant_holds_also_after_training(activation):
+def test_lipschitz_constant_also_holds_after_training(activation):
     net = lipschitz_mlp(3, (16, 16), 0.95, activation, context=2, dtype="float64")
     points, context = normal(200, 3, scale=2.0), normal(200, 2, seed=1, scale=5.0)
     assert 0.1 < steepest(net, points, context) <= 0.95
@@ -77,7 +77,7 @@ def test_lipschitz_constant_holds_also_after_training(activation):
         assert steepest(net, points, context) <= 0.95
 
 
-def test_a_call_changes_nothing():
+def test_a_call_changes_no_variable():
     net = lipschitz_mlp(3, (8,))
     before = [np.array(v) for v in net.variables]
     net(tf.ones([4, 3]), training=True)
@@ -121,7 +121,7 @@ def test_second_derivatives(traced):
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-7)
 
 
-def test_a_value_is_held_for_a_search_alone():
+def test_kernels_are_shared_within_a_search_only():
     net = lipschitz_mlp(2, (4,), dtype="float64")
     residual, x = fb.Residual(net), normal(3, 2)
     for forward in (residual.forward, tf.function(residual.forward)):
@@ -219,7 +219,7 @@ def test_gradient_of_a_sample(jit):
 
 
 def test_sampling_gradient_in_repeat():
-    """The search's gradient sees each step's own parameters, whenever it is asked for."""
+    """The gradient uses each step's own parameters, whenever it is computed."""
     step = lambda: fb.Residual(lipschitz_mlp(2, (4,), dtype="float64"))  # noqa: E731
     bijector = fb.Repeat(step, 2, unroll=True)
     x, direction = normal(3, 2), normal(3, 2, seed=1)
@@ -237,7 +237,7 @@ def test_sampling_gradient_in_repeat():
 
 @pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("net", [lambda y: 3.0 * tf.sin(y), lambda y: -2.0 * y - 1.0])
-def test_what_is_no_contraction_does_not_converge(traced, net):
+def test_a_map_that_is_not_a_contraction_does_not_converge(traced, net):
     residual = fb.Residual(net, tolerance=1e-5, max_steps=70)
     forward = tf.function(residual.forward) if traced else residual.forward
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
@@ -247,7 +247,7 @@ def test_what_is_no_contraction_does_not_converge(traced, net):
 
 
 @pytest.mark.parametrize("bound", [1.0, 1.5, 0.0, -0.1, float("nan")])
-def test_bounds_that_are_refused(bound):
+def test_invalid_bounds(bound):
     with pytest.raises(ValueError, match="bound must lie between 0 and 1, got"):
         lipschitz_mlp(2, bound=bound)
     with pytest.raises(ValueError, match="bound must lie between 0 and 1"):
@@ -258,13 +258,13 @@ def test_bounds_that_are_refused(bound):
     "arguments, said",
     [
         (dict(log_det="trace"), "log_det must be one of .* got 'trace'"),
-        (dict(n_exact_terms=0), "n_exact_terms and max_steps must be 1 or more, got 0"),
-        (dict(max_steps=0), "must be 1 or more"),
+        (dict(n_exact_terms=0), "n_exact_terms must be 1 or more, got 0"),
+        (dict(max_steps=0), "max_steps must be 1 or more, got 0"),
         (dict(geom_p=1.0), "geom_p must be between 0 and 1, got 1.0"),
         (dict(tolerance=0.0), "tolerance must be above 0, got 0.0"),
     ],
 )
-def test_arguments_that_make_no_sense(arguments, said):
+def test_invalid_arguments(arguments, said):
     with pytest.raises(ValueError, match=said):
         fb.Residual(tf.sin, **arguments)
     with pytest.raises(ValueError, match="activation must be"):

@@ -176,6 +176,13 @@ def test_parameters_and_repr():
         Transformer().forward(tf.zeros([1]), tf.zeros([0, 1]))
 
 
+@pytest.mark.parametrize("bijector", [fb.Coupling, fb.MaskedAutoregressive])
+@pytest.mark.parametrize("wrong", ["clamp", Affine, tf.math.atan])
+def test_what_is_not_a_transformer(bijector, wrong):
+    with pytest.raises(TypeError, match=r"instance of transformers\.Transformer"):
+        bijector(tf.identity, wrong)
+
+
 BIJECTORS = {
     "coupling": lambda transformer: fb.Coupling(mlp(1, 2 * 1, (4,)), transformer, swap=True),
     "autoregressive": lambda transformer: fb.MaskedAutoregressive(made(2, 2, (4,)), transformer),

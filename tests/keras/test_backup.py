@@ -1,4 +1,4 @@
-"""Stopped and gone on: the resumed training is the uninterrupted one."""
+"""Interrupted and resumed: the training equals the uninterrupted one."""
 
 import os
 import random
@@ -42,7 +42,7 @@ def data_set():
 
 
 def outliers():
-    """Two batches of six are skipped, if there is a usual gradient to measure them by."""
+    """Two batches of six are skipped, once there is a usual gradient to compare them with."""
     x = ROWS.copy()
     x[[16, 32]] *= 1e4
     return rows()[0], tf.data.Dataset.from_tensor_slices(x).batch(8)
@@ -73,7 +73,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def fitted(kind, callbacks, **kwargs):
-    """Builds everything anew, as a script that is run again does."""
+    """Builds everything from scratch, as a script that is run again does."""
     keras.utils.set_random_seed(0)
     flow, x = KINDS[kind]()
     model = flows.FlowModel(flow)
@@ -101,7 +101,7 @@ def assert_same(one, two):
         pytest.param("data_set", 1, 8, [1, 2], marks=pytest.mark.slow),
     ],
 )
-def test_resumed_is_uninterrupted(kind, save_freq, interrupted_at, epochs_left, tmp_path):
+def test_resumed_equals_uninterrupted(kind, save_freq, interrupted_at, epochs_left, tmp_path):
     whole, expected = fitted(kind, [])
     backup = flows.BackupAndRestore(tmp_path / "backup", save_freq)
     with pytest.raises(Interrupted):
@@ -110,7 +110,7 @@ def test_resumed_is_uninterrupted(kind, save_freq, interrupted_at, epochs_left, 
     assert_same(whole, resumed)
     assert history.epoch == epochs_left
     np.testing.assert_allclose(history.history["loss"][-1], expected.history["loss"][-1], 1e-5)
-    assert not os.listdir(tmp_path)  # done, so nothing to go on from
+    assert not os.listdir(tmp_path)  # finished, so there is nothing to resume
 
 
 def skipped(warnings):
@@ -119,7 +119,7 @@ def skipped(warnings):
 
 
 def test_skipped_batches_are_remembered(tmp_path):
-    """The usual gradient, by which the next is judged, and what is still to be reported."""
+    """The usual size of gradients, and the skipped batches that are not reported yet."""
     with pytest.warns(UserWarning, match="2 batch") as expected:
         whole, _ = fitted("outliers", [])
     with pytest.raises(Interrupted):  # before the second outlier
@@ -141,7 +141,7 @@ def test_skipped_batches_are_reported_once(tmp_path):
     assert history.epoch == [1, 2]
 
 
-def test_the_loss_scale_goes_on(tmp_path):
+def test_the_loss_scale_is_resumed(tmp_path):
     def scale(model):
         legacy = getattr(model.optimizer, "loss_scale", None)
         return float(model.optimizer.dynamic_scale if legacy is None else legacy)
@@ -154,7 +154,16 @@ def test_the_loss_scale_goes_on(tmp_path):
     assert_same(whole, resumed)
 
 
-def test_keras_callback_is_made_safe(tmp_path):
+def test_a_lowered_learning_rate_is_resumed(tmp_path):
+    model, _ = fitted("rows", [])
+    model.optimizer.learning_rate = 1e-3
+    model.save_weights(tmp_path / "a.weights.h5")
+    resumed, _ = fitted("rows", [])
+    resumed.load_weights(tmp_path / "a.weights.h5")
+    np.testing.assert_allclose(resumed.optimizer.learning_rate, 1e-3, rtol=1e-6)
+
+
+def test_the_callback_of_keras_is_replaced(tmp_path):
     whole, _ = fitted("rows", [])
     theirs = [keras.callbacks.BackupAndRestore(str(tmp_path / "backup")), Interrupt(8)]
     with pytest.raises(Interrupted):
@@ -174,7 +183,7 @@ def test_from_a_checkpoint_of_the_whole_model(tmp_path):
     assert_same(whole, resumed)
 
 
-def test_an_interrupted_fit_without_backup_starts_its_epoch_anew():
+def test_an_interrupted_fit_without_backup_restarts_its_epoch():
     model = flows.FlowModel(rows()[0])
     model.compile("adam")
     seen = []
@@ -187,7 +196,7 @@ def test_an_interrupted_fit_without_backup_starts_its_epoch_anew():
     assert len(seen) == 6
 
 
-def test_backup_of_another_flow_or_damaged(tmp_path):
+def test_backups_of_another_flow_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(Interrupted):
         fitted("rows", [flows.BackupAndRestore(tmp_path), Interrupt(8)])
     with pytest.raises(ValueError, match=r"(?s)backup .*latest.*missing in the file.*move it away"):
@@ -195,7 +204,7 @@ def test_backup_of_another_flow_or_damaged(tmp_path):
     (tmp_path / "latest.weights.h5").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"(?s)backup .*latest.*move it away"):
         fitted("rows", [flows.BackupAndRestore(tmp_path)])
-    with pytest.raises(ValueError, match="'epoch' or a number of batches"):
+    with pytest.raises(ValueError, match="must be 'epoch' or a number of batches"):
         flows.BackupAndRestore(tmp_path, save_freq=0)
 
 
@@ -213,12 +222,12 @@ model = flows.FlowModel(flows.Dequantized(flows.glow((2, 2, 1), 1, 2, 4, seed=0)
 model.compile(keras.optimizers.Adam(1e-2))
 
 
-class Tell(keras.callbacks.Callback):
+class Report(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         print(int(self.model.optimizer.iterations), flush=True)
 
 
-callbacks = [flows.BackupAndRestore(folder, save_freq=1), Tell()]
+callbacks = [flows.BackupAndRestore(folder, save_freq=1), Report()]
 model.fit(x, epochs=2, batch_size=2, callbacks=callbacks, verbose=0)
 np.savez(out, *[v.numpy() for v in model.flow.variables])
 """
@@ -238,8 +247,8 @@ def train(folder, out, killed_after=None):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(tmp_path):
-    """Each batch is backed up, so most of the kills come while a backup is written."""
+def test_repeated_kills(tmp_path):
+    """Each batch is backed up, so most kills happen while a backup is written."""
     train(tmp_path / "a", tmp_path / "whole.npz")
     random.seed(0)
     last, kills = 0, 0
@@ -247,7 +256,7 @@ def test_killed_again_and_again(tmp_path):
         wait = random.uniform(0.0, 1.0) if kills < 8 else None
         steps = train(tmp_path / "b", tmp_path / "killed.npz", wait)
         kills += wait is not None
-        # What was told had been backed up; one step more may have been, and not been told.
+        # Every printed step had been backed up; one more may have been, without being printed.
         assert steps[0] in (last + 1, last + 2)
         last = steps[-1]
     assert kills == 8 and last == 240

@@ -16,7 +16,7 @@ EVERY = pytest.mark.parametrize("name", FLOWS)
 
 
 class BatchingSession:
-    """Joins requests along dimension 0, runs them as one, and cuts the answer."""
+    """Joins requests along dimension 0, runs them as one, and splits the answer."""
 
     def __init__(self, signatures, max_batch_size=1000):
         self._signatures = signatures
@@ -98,7 +98,7 @@ def test_warm_up_requests_run(name, served, prediction_log):
 
 
 @EVERY
-def test_requests_that_a_server_joins_get_their_own_answers(name, served):
+def test_joined_requests_get_their_own_answers(name, served):
     it = served(name)
     session = BatchingSession(it.signatures)
     for signature, function in it.signatures.items():
@@ -123,7 +123,7 @@ def batchable_arguments(it, signature):
 
 
 @EVERY
-def test_a_row_of_many_seeds_is_the_one_sample_of_its_seed(name, served):
+def test_each_of_many_seeds_gives_the_sample_that_it_gives_alone(name, served):
     it = served(name)
     rows = batchable_arguments(it, "sample")
     (samples,) = it.signatures["sample"](**rows).values()

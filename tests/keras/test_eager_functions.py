@@ -9,7 +9,7 @@ from cases import each
 
 import tfp_flows as flows
 from tfp_flows import bijectors as fb
-from tfp_flows.conditioners import vector_field
+from tfp_flows.conditioners import mlp, vector_field
 from tfp_flows.keras_engine import keras
 
 tfd = tfp.distributions
@@ -25,14 +25,30 @@ def regularised():
         [keras.layers.Input((1,)), keras.layers.Dense(2, kernel_regularizer="l2")]
     )
     repeat = fb.Repeat(fb.AffineCoupling(net), 3)
-    return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), repeat)
+    return tfd.TransformedDistribution(standard_normal(), repeat)
 
 
-def penalised():
-    step = fb.ContinuousFlow(
-        vector_field(2, (4,)), solver="fixed", num_steps=2, kinetic_penalty=0.1
-    )
-    return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Repeat(step, 2))
+def standard_normal():
+    return tfd.Sample(tfd.Normal(0.0, 1.0), 2)
+
+
+def penalised(reversible: bool = False):
+    net = vector_field(2, (4,))
+    step = fb.ContinuousFlow(net, solver="fixed", num_steps=2, kinetic_penalty=0.1)
+    repeat = fb.Repeat(step, 2, reversible=reversible)
+    return tfd.TransformedDistribution(standard_normal(), repeat)
+
+
+def estimated():
+    """Noise of the step in the traces, and an adaptive solver, whose gradient solves again."""
+    net = vector_field(2, (4,))
+    bijector = fb.ContinuousFlow(net, trace="hutchinson", rtol=1e-4, atol=1e-4)
+    return tfd.TransformedDistribution(standard_normal(), bijector)
+
+
+def batch_normalised():
+    bijector = fb.Chain([fb.BatchNorm(2, momentum=0.5), fb.AffineCoupling(mlp(1, 2, (4,)))])
+    return tfd.TransformedDistribution(standard_normal(), bijector)
 
 
 CASES = {
@@ -40,6 +56,9 @@ CASES = {
     "reversible": (lambda: flows.glow((4, 4, 1), 1, 2, 2, seed=0), IMAGES),
     "context": (lambda: flows.real_nvp((2,), 2, (4,), context_shape=(1,)), (X, C)),
     "penalties": (penalised, X),
+    "penalties, reversible": (lambda: penalised(reversible=True), X),
+    "noise": (estimated, X),
+    "batch normalisation": (batch_normalised, X),
     "regularisers": (regularised, X),
 }
 
@@ -53,7 +72,7 @@ def eager_functions():
         tf.config.run_functions_eagerly(False)
 
 
-@each(CASES, quick=lambda name: name in ("stacked", "context"))
+@each(CASES, quick=lambda name: name in ("stacked", "context", "batch normalisation"))
 def test_they_train_as_graphs_do(name):
     build, x = CASES[name]
     losses = []
@@ -85,3 +104,30 @@ def test_samples_and_gradients_with_eager_functions():
             loss = -tf.reduce_mean(model.flow.log_prob(X))
         gradients = tape.gradient(loss, model.flow.trainable_variables)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
+
+
+class OwnLayer(keras.layers.Layer):
+    """A layer of a user's own, around a bijector that acts otherwise in training."""
+
+    def __init__(self, bijector, **kwargs):
+        super().__init__(**kwargs)
+        self.bijector = bijector
+
+    def call(self, x):
+        return self.bijector.inverse(x)
+
+
+def test_own_layers_train_as_in_graphs():
+    averages = []
+    for eagerly in (False, True):
+        norm = fb.BatchNorm(2, momentum=0.0)
+        model = keras.Sequential([keras.layers.Input((2,)), OwnLayer(norm), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1e-2), "mse", run_eagerly=eagerly)
+        model.fit(X, X[:, :1], batch_size=16, epochs=1, verbose=0)
+        averages.append((norm.mean.numpy(), norm.variance.numpy()))
+        before = norm.mean.numpy()
+        model.evaluate(X + 1.0, X[:, :1], verbose=0)  # not in training mode
+        np.testing.assert_array_equal(norm.mean, before)
+    np.testing.assert_allclose(averages[0][0], X.mean(0), rtol=1e-4, atol=1e-6)
+    for a, b in zip(*averages, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""How a training ends that goes wrong, and where its outliers pass."""
+"""How a training that diverges ends, and where outliers pass."""
 
 import warnings
 
@@ -71,7 +71,7 @@ def test_one_warning_names_the_cause():
         assert np.isfinite(history.history["loss"][0]) == ("outliers" not in cause)
 
 
-def test_data_that_never_fit_are_told_from_a_training_that_diverges():
+def test_data_that_overflow_from_the_start_are_told_from_a_training_that_diverges():
     model = compiled("adam")
     flows.initialize(model.flow, ROWS)
     with pytest.warns(UserWarning, match="no step has succeeded yet"):
@@ -81,7 +81,7 @@ def test_data_that_never_fit_are_told_from_a_training_that_diverges():
 
 
 def test_outliers_pass_where_the_optimizer_clips():
-    """A steep place, whose gradients are a thousand times as large as those before it."""
+    """A steep region, whose gradients are a thousand times as large as those before it."""
     steep = np.concatenate([ROWS[:48], 3e3 * ROWS[:48]])
 
     def skipped(**clip):

@@ -47,7 +47,7 @@ def test_both_engines_reach_the_same_loss():
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_versions_that_would_not_train_are_refused():
+def test_versions_that_would_not_train_raise():
     require_version("3.10.0", "keras", "3.10")
     require_version("4.0.0.dev1", "keras", "3.10")
     with pytest.raises(ImportError, match=r"needs keras 3\.10 or later, found 3\.9\.2"):

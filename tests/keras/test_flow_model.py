@@ -181,7 +181,7 @@ def test_regularisers_of_conditioners_count():
 
 
 def whole_norm(weight):
-    """As a regulariser, not the sum of what it is for parts of the weight."""
+    """A regulariser that is not the sum of its values for parts of the weight."""
     return tf.sqrt(tf.reduce_sum(tf.square(weight)))
 
 
@@ -245,7 +245,7 @@ def test_dropout_follows_the_mode():
 
 
 def test_masks_of_tfp_networks_hold():
-    """They are constraints, which a Keras 3 optimizer applies to its own variables only."""
+    """They are constraints, which a Keras 3 optimizer applies only to its own variables."""
     flow = masked_autoregressive()
     model = compiled(flow)
     x = (ROWS - ROWS.mean(0)) / ROWS.std(0)
@@ -305,12 +305,29 @@ def test_networks_can_be_frozen_at_any_time(stacked):
     assert len(what_moved()) == everything - of_nets + 4
 
 
-def test_what_cannot_be_frozen_says_so():
+def test_setting_trainable_on_other_parts_raises():
     flow = flows.real_nvp((2,), 2, (4,))
     for part in (flow, flow.bijector, flow.bijector.bijectors[0]):
         assert not hasattr(part, "trainable")
         with pytest.raises(AttributeError, match=r"conditioner\.trainable = False"):
             part.trainable = False
+
+
+def test_the_right_variables_are_frozen_later():
+    """Names sort the encoder's variables before those of the base; `flow.variables` does not."""
+    encoder = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+    base = tfd.Independent(tfd.Normal(tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0])), 1)
+    bijector = flows.real_nvp((2,), 2, (4,), context_shape=(2,)).bijector
+    flow = flows.distributions.Flow(base, bijector, (3,), encoder)
+    data = ROWS[:64, :2], ROWS[:64]
+    model = compiled(flow)
+    model.fit(data, verbose=0)
+    encoder.trainable = False
+    before = [v.numpy() for v in flow.variables]
+    model.fit(data, epochs=2, verbose=0)
+    pairs = zip(flow.variables, before, strict=True)
+    moved = {id(v) for v, old in pairs if not np.array_equal(v, old)}
+    assert moved == {id(v) for v in flow.trainable_variables}
 
 
 def test_frozen_stacks_stay_frozen_in_files(tmp_path):
@@ -385,7 +402,7 @@ def test_default_of_jit_compile():
 # Bad input
 
 
-def test_what_is_no_flow():
+def test_what_is_not_a_flow():
     with pytest.raises(TypeError, match=r"tfd\.Distribution, got"):
         flows.FlowModel(tfb.Exp())
     with pytest.raises(ValueError, match="no trainable variables"):
@@ -443,7 +460,7 @@ def test_sampling_before_initialisation():
         flows.FlowModel(vector_flow()).sample(3)
 
 
-def test_odd_arguments():
+def test_invalid_arguments():
     model = compiled(vector_flow())
     with pytest.raises(TypeError, match="dict"):
         model.fit({"x": ROWS}, verbose=0)

@@ -1,4 +1,4 @@
-"""What a poisoned batch does to a training (nothing), and how sick layers are found and healed."""
+"""A poisoned batch does no harm to a training, and layers that fail a check are named."""
 
 import json
 import warnings
@@ -90,13 +90,13 @@ def test_a_poisoned_batch_does_no_harm(name):
         assert "1 batch(es) gave gradients" in said, (fit, bad, said)
         values = state_of(model)
         assert all(np.isfinite(v).all() for v in values), (fit, bad)
-        # Not even Adam's second moments, counts of steps apart, remember it.
+        # It shows in no state, not even in Adam's second moments.
         assert max(np.abs(v).max() for v in values) < 10 * largest + 200, (fit, bad)
     model.fit(ROWS, batch_size=32, epochs=3, verbose=0)
     assert model.evaluate(ROWS, verbose=0, return_dict=True)["loss"] < start - 0.1
 
 
-def test_bad_data_at_the_door():
+def test_bad_data_are_refused():
     model = compiled(small())
     flows.initialize(model.flow, ROWS)
     before = state_of(model)
@@ -134,40 +134,40 @@ def test_pixels_out_of_range():
 
 
 class Gradients:
-    """A guard, and what it says of gradients of given norms."""
+    """A guard, and whether it skips gradients of given norms."""
 
     def __init__(self, guard):
         self._guard = guard
 
-    def left_out(self, norm, dtype=tf.float32):
+    def skips(self, norm, dtype=tf.float32):
         (gradient,), counts = self._guard([tf.constant([norm], dtype)])
-        left_out = self._guard.take()
-        out = sum(left_out)
-        assert bool(counts) == (left_out.outliers == 0)  # what diverges shows in the loss
+        skipped = self._guard.take()
+        out = sum(skipped)
+        assert bool(counts) == (skipped.outliers == 0)  # what diverges shows in the loss
         assert float(gradient[0]) == (0.0 if out else np.float32(norm))
         return bool(out)
 
 
-def test_which_batches_are_left_out():
+def test_which_batches_are_skipped():
     seen = Gradients(Guard())
-    assert seen.left_out(np.nan) and seen.left_out(1e20)  # the square overflows
-    assert not seen.left_out(0.0)  # a batch of weight 0 is no measure
-    assert not seen.left_out(30.0)
-    assert not seen.left_out(2e4)
-    assert seen.left_out(1e6) and not seen.left_out(30.0)
+    assert seen.skips(np.nan) and seen.skips(1e20)  # the square overflows
+    assert not seen.skips(0.0)  # a batch of weight 0 is no measure
+    assert not seen.skips(30.0)
+    assert not seen.skips(2e4)
+    assert seen.skips(1e6) and not seen.skips(30.0)
 
     for _ in range(300):  # a training that is nearly done
-        assert not seen.left_out(1e-6)
-    assert not seen.left_out(900.0)
+        assert not seen.skips(1e-6)
+    assert not seen.skips(900.0)
 
     rare = Gradients(Guard())
     for step in range(600):  # outliers in every 20th batch stay outliers
         outlier = step % 20 == 19
-        assert rare.left_out(1e6 if outlier else 1.0) == outlier
+        assert rare.skips(1e6 if outlier else 1.0) == outlier
 
     lasting = Gradients(Guard())
-    lasting.left_out(1.0)
-    out = [lasting.left_out(1e5) for _ in range(100)]  # a steep place, say: what stays is usual
+    lasting.skips(1.0)
+    out = [lasting.skips(1e5) for _ in range(100)]  # a steep place, say: what stays is usual
     assert out == [True] * 10 + [False] * 90
 
 
@@ -222,7 +222,7 @@ FAULTS = [  # of a real_nvp: two layers as a step of ActNorm, coupling, ActNorm,
 ]
 
 
-def test_the_layer_that_went_bad_is_named_and_rolled_back():
+def test_the_layer_that_fails_a_check_is_named_and_rolled_back():
     model = compiled(small())
     model.fit(ROWS, verbose=0)
     for planted, fault in FAULTS:
@@ -232,7 +232,7 @@ def test_the_layer_that_went_bad_is_named_and_rolled_back():
         note = keras.callbacks.LambdaCallback(
             on_train_begin=lambda logs: before.extend(state_of(model))  # noqa: B023
         )
-        with pytest.warns(UserWarning, match="last healthy look are back"):
+        with pytest.warns(UserWarning, match="last check that passed are restored"):
             model.fit(ROWS, verbose=0, callbacks=[plant, note, health])
         assert fault in health.message
         for one, two in zip(before, state_of(model), strict=True):
@@ -286,7 +286,7 @@ def test_bijectors_of_tfp():
         compiled(mixture).fit(ROWS, verbose=0, callbacks=[flows.FlowHealth(PROBE)])
 
 
-def test_actions_have_an_end():
+def test_actions_are_limited():
     model = compiled(small(), rate=1e-3)
     model.fit(ROWS, verbose=0)
     weights = [v.numpy() for v in model.flow.variables]
@@ -296,20 +296,26 @@ def test_actions_have_an_end():
         def on_epoch_end(self, epoch, logs=None):
             shift.assign([40.0] * 4)
 
-    health = flows.FlowHealth(PROBE, action="roll_back", most=2)
-    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="2 times of 'roll_back'"):
+    health = flows.FlowHealth(PROBE, action="roll_back", max_actions=2)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(RuntimeError, match="'roll_back' was taken 2"),
+    ):
         model.fit(ROWS, epochs=9, verbose=0, callbacks=[Break(), health])
     assert [r["action"] for r in health.history] == [None, "roll_back", "roll_back", None]
     np.testing.assert_allclose(model.optimizer.learning_rate, 1e-3 / 4)
     for value, variable in zip(weights, model.flow.variables, strict=True):
         np.testing.assert_array_equal(value, variable)
 
-    health = flows.FlowHealth(PROBE, action="lower_rate", factor=0.1, most=2)
-    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="2 times of 'lower_rate'"):
+    health = flows.FlowHealth(PROBE, action="lower_rate", factor=0.1, max_actions=2)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(RuntimeError, match="'lower_rate' was taken 2"),
+    ):
         model.fit(ROWS, epochs=9, verbose=0, callbacks=[Break(), health])
     np.testing.assert_allclose(model.optimizer.learning_rate, 1e-3 / 400, rtol=1e-6)
     np.testing.assert_array_equal(shift, 40.0)
-    with pytest.raises(ValueError, match="so before training began"):
+    with pytest.raises(ValueError, match="This was so before training began"):
         model.fit(ROWS, verbose=0, callbacks=[flows.FlowHealth(PROBE, action="roll_back")])
 
 
@@ -321,13 +327,13 @@ def test_schedules_cannot_be_lowered():
             model.fit(ROWS, verbose=0, callbacks=[flows.FlowHealth(PROBE, action=action)])
     plant = Plant("bijector.bijectors.1.log_scale", (0,), 99.0)
     health = flows.FlowHealth(PROBE, action="roll_back", factor=1)
-    with pytest.warns(UserWarning, match="are back"):
+    with pytest.warns(UserWarning, match="are restored"):
         model.fit(ROWS, epochs=2, verbose=0, callbacks=[plant, health])
     assert [r["fault"] is None for r in health.history] == [True, False, True]
     assert health.history[-1]["learning_rate"] < 1e-3
 
 
-def test_it_takes_care_of_batches_left_out():
+def test_skipped_batches_fail_a_check():
     model = compiled(small())
     flows.initialize(model.flow, ROWS)
 
@@ -338,32 +344,32 @@ def test_it_takes_care_of_batches_left_out():
         )
 
     health = flows.FlowHealth(PROBE, action="warn")
-    with pytest.warns(UserWarning, match=r"1 batch\(es\) left out"):
+    with pytest.warns(UserWarning, match=r"1 batch\(es\) skipped"):
         history = fit(health)
     assert history.epoch == [0, 1]
     assert np.isfinite(history.history["loss"]).all()  # of the batches that count
-    assert [r["left_out"] for r in health.history] == [0, 1, 1]
+    assert [r["skipped"] for r in health.history] == [0, 1, 1]
     with pytest.warns(UserWarning, match="Training stops"):
         assert fit(flows.FlowHealth(PROBE)).epoch == [0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fit(flows.FlowHealth(PROBE, left_out=None)).epoch == [0, 1]
+        assert fit(flows.FlowHealth(PROBE, skipped=None)).epoch == [0, 1]
     with pytest.warns(UserWarning, match="1 of them hold NaN or infinity in the data"):
         assert fit(keras.callbacks.TerminateOnNaN()).epoch == [0]
 
 
-def test_a_loss_of_nothing_is_no_number():
+def test_the_loss_of_skipped_batches_is_nan():
     model = compiled(small())
     flows.initialize(model.flow, ROWS)
     nothing = ((np.full([32, 4], np.inf, np.float32),) for _ in range(2))
-    with pytest.warns(UserWarning, match=r"2 batch\(es\) left out"):
+    with pytest.warns(UserWarning, match=r"2 batch\(es\) skipped"):
         history = model.fit(
             nothing, steps_per_epoch=2, verbose=0, callbacks=[flows.FlowHealth(PROBE)]
         )
     assert np.isnan(history.history["loss"]).all()
 
 
-def test_looks_between_batches():
+def test_checks_between_batches():
     model = compiled(small())
     health = flows.FlowHealth(PROBE, verbose=1)
     model.fit(ROWS, batch_size=16, epochs=2, verbose=0, callbacks=[health])
@@ -396,7 +402,7 @@ def test_history_and_picture(tmp_path, monkeypatch):
             "step",
             "loss",
             "learning_rate",
-            "left_out",
+            "skipped",
             "not_finite",
             "fault",
             "action",
@@ -409,7 +415,9 @@ def test_history_and_picture(tmp_path, monkeypatch):
         assert set(layer) == {"layer", "type"} | measures | extra
         assert layer["round_trip"] < 1e-5 and layer.get("condition", 1.0) < 1.001
     assert health.history[-1]["layers"][0]["round_trip"] is None
-    health.plot(tmp_path / "health.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as of a layout that does not fit
+        health.plot(tmp_path / "health.png")
     written = (tmp_path / "health.png").read_bytes()
     assert written.startswith(b"\x89PNG") and len(written) > 20_000
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
@@ -417,7 +425,7 @@ def test_history_and_picture(tmp_path, monkeypatch):
         health.plot(tmp_path / "more.png")
 
 
-def test_a_layer_that_refuses_its_values():
+def test_a_layer_whose_own_checks_fail():
     norm = fb.ActNorm(4)
     chain = fb.Chain([norm, tfb.Exp(validate_args=True), tfb.Scale(2.0)])
     flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain)
@@ -425,6 +433,79 @@ def test_a_layer_that_refuses_its_values():
     norm.shift.assign([0.0, 0.0, 99.0, 0.0])  # which leaves nothing to take the logarithm of
     last = measure_layers(flow, np.exp(ROWS))[-1]
     assert last == {"layer": "bijector.bijectors.1", "type": "Exp", "not_finite": 256}
+
+
+def test_a_layer_of_a_step_whose_own_checks_fail():
+    repeat = fb.Repeat(fb.Chain([fb.ActNorm(4), tfb.Exp(validate_args=True)]), 2)
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), repeat)
+    x = np.exp(np.exp(0.1 * ROWS))
+    assert [layer["not_finite"] for layer in measure_layers(flow, x)] == [0] * 4
+    repeat._stack.variables_by_path["bijectors.0.shift"][1, 2].assign(99.0)
+    own = [v.numpy() for v in repeat.bijector.variables]
+    last = measure_layers(flow, x)[-1]
+    assert last == {"layer": "bijector.bijectors.1[1]", "type": "Exp", "not_finite": 256}
+    for value, variable in zip(own, repeat.bijector.variables, strict=True):
+        np.testing.assert_array_equal(value, variable)
+
+
+class Doubling(fb.ActNorm):
+    """A layer of a user's own, which says what to measure of it."""
+
+    def diagnostics(self, y, context=None):
+        return {"saturation": tf.constant(0.7), "mean": tf.reduce_mean(y)}
+
+
+def test_a_layer_says_what_to_measure():
+    inner = fb.Repeat(fb.Chain([fb.QRLinear(4), Doubling(4)]), 2)
+    chain = fb.Chain([fb.Repeat(inner, 3), fb.Householder(4)])
+    model = compiled(tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain))
+    health = flows.FlowHealth(PROBE, action="warn")
+    with pytest.warns(UserWarning, match=r"\[0\]\[0\] \(Doubling\): saturation is 0.7"):
+        model.fit(ROWS, verbose=0, callbacks=[health])
+    layers = health.history[0]["layers"]
+    start = "bijector.bijectors.0.bijectors"
+    assert [layer["layer"] for layer in layers] == [
+        *(f"{start}.{part}[{i}][{j}]" for i in range(3) for j in range(2) for part in range(2)),
+        "bijector.bijectors.1",
+    ]
+    assert {"condition", "saturation"} & set(layers[0]) == {"condition"}
+    np.testing.assert_allclose(layers[-1]["condition"], 1.0, rtol=1e-5)
+    assert np.isfinite(layers[1]["mean"])
+
+
+def test_a_resumed_epoch_reports_what_it_skipped_before():
+    model = compiled(small())
+    flows.initialize(model.flow, ROWS)
+    model.training_state.guard.count(tf.constant(False), None)
+    health = flows.FlowHealth(PROBE, action="roll_back", factor=1.0)
+    health.set_model(model)
+    health.on_train_begin()
+    health.on_epoch_begin(0)
+    with pytest.warns(UserWarning, match=r"1 batch\(es\) skipped"):
+        health.on_epoch_end(0, {"loss": 1.0})
+    assert [record["skipped"] for record in health.history] == [0, 1]
+
+
+def test_what_a_snapshot_restores():
+    model = compiled(small())
+    model.fit(ROWS, batch_size=32, verbose=0)
+    state = model.training_state
+    before = {name: v.numpy() for name, v in state.variables_by_name().items()}
+    assert {name.split(".")[0] for name in before} == {"flow", "optimizer", "progress", "guard"}
+    assert {name for name in before if name.startswith("flow.")} == {
+        f"flow.{path}" for path in variable_paths(model.flow)
+    }
+    snapshot = state.snapshot()
+    for variable in state.variables_by_name().values():
+        if variable.dtype != tf.bool:
+            variable.assign(variable + tf.ones([], variable.dtype))
+    snapshot.restore()
+    changed = {
+        name
+        for name, variable in state.variables_by_name().items()
+        if not np.array_equal(before[name], variable)
+    }
+    assert changed == {"optimizer.learning_rate", "progress.counters"}
 
 
 @pytest.mark.slow
@@ -444,8 +525,8 @@ def test_arguments():
         ({"action": "pray"}, "action must be one of"),
         ({"every": 0}, "every must be"),
         ({"every": "batch"}, "every must be"),
-        ({"factor": 0.0}, "0 < factor <= 1"),
-        ({"most": 0}, "most >= 1"),
+        ({"factor": 0.0}, "factor must be over 0"),
+        ({"max_actions": 0}, "max_actions must be 1 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
             flows.FlowHealth(PROBE, **wrong)

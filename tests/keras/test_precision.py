@@ -56,8 +56,8 @@ def test_a_layer_is_exact_where_its_network_is_not(policy):
 
 
 @HALF
-def test_a_flow_is_as_exact_as_float32_but_where_its_networks_round_otherwise(policy):
-    """Between layers float32 rounds, and now and then a network rounds that to another number."""
+def test_a_flow_is_as_exact_as_float32_except_where_its_networks_round_differently(policy):
+    """Between layers float32 rounds, and sometimes a network rounds that to another number."""
     flow = trained(policy)[0].flow
     x = tf.constant(ROWS, tf.float32)
     z, ildj = flow.bijector.inverse_and_log_det(x, 1)
@@ -102,7 +102,7 @@ def test_a_batch_that_is_not_finite_lowers_the_scale_and_changes_no_weight():
 
 
 def test_double_precision_from_end_to_end():
-    """Keras would take arrays of float64 for float32; here not a digit is lost."""
+    """Keras would cast arrays of float64 to float32."""
     model, losses = trained(None, dtype=tf.float64)
     assert losses[-1] < losses[0]
     exact = -float(tf.reduce_mean(model.flow.log_prob(ROWS)))
@@ -121,7 +121,7 @@ def test_double_precision_from_end_to_end():
 
 
 def test_variables_are_listed_once_in_mixed_precision():
-    """Twice, an optimizer would take two steps with each."""
+    """Listed twice, each would get two steps of the optimizer."""
     full, mixed = (flows.real_nvp((2,), 3, (4,), network_dtype=d) for d in (None, "mixed_float16"))
     names = list(variable_paths(full))
     assert list(variable_paths(mixed)) == names

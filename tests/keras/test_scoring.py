@@ -70,9 +70,9 @@ def test_bad_rows_are_named_or_scored_nan(model, tmp_path):
 
 def test_without_an_end(model, tmp_path):
     endless = batches(ROWS).repeat()
-    with pytest.raises(ValueError, match="pass steps"):
+    with pytest.raises(ValueError, match="pass max_batches"):
         model.score(endless, tmp_path / "scores.npy")
-    scores = model.score(endless, tmp_path / "scores.npy", steps=12, verbose=0)
+    scores = model.score(endless, tmp_path / "scores.npy", max_batches=12, verbose=0)
     again = model.log_prob(np.concatenate([ROWS, ROWS[:10]]))
     np.testing.assert_allclose(scores, again, rtol=1e-5)
 
@@ -115,8 +115,8 @@ model = flows.FlowModel(flows.nice((64,), layers=2, hidden=(4,)))
 made = tf.data.Dataset.range(0, 2_000_000, 4000).map(
     lambda i: tf.random.stateless_normal([4000, 64], tf.stack([i, 0])))
 peaks = []
-for steps in (50, 500):  # 51 and 512 MB
-    scores = model.score(made, sys.argv[1], steps=steps, verbose=0)
+for batches in (50, 500):  # 51 and 512 MB
+    scores = model.score(made, sys.argv[1], max_batches=batches, verbose=0)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 assert len(scores) == 2_000_000
 print("grown by", peaks[1] - peaks[0], "of", peaks[1])

@@ -6,7 +6,7 @@ import tensorflow as tf
 from served_flows import FLOWS, ROWS
 
 EVERY = pytest.mark.parametrize("name", FLOWS)
-REFUSED = tf.errors.InvalidArgumentError
+INVALID = tf.errors.InvalidArgumentError
 
 
 def valid_arguments(it, signature, count=4):
@@ -38,7 +38,7 @@ def test_shapes_are_checked_in_every_signature(name, served):
                 wrong += [tensor[..., :1], tf.concat([tensor, tensor], -1)]
                 wrong = [t for t in wrong if t.shape[1:] != tensor.shape[1:]]
             for values in wrong:
-                with pytest.raises(REFUSED, match=rf"tensor {argument} \[.*expected shape \[\?"):
+                with pytest.raises(INVALID, match=rf"tensor {argument} \[.*expected shape \[\?"):
                     function(**{**valid, argument: values})
 
 
@@ -53,26 +53,26 @@ def test_draws_are_checked(name, served):
     takes = set(it.signatures["sample"].structured_input_signature[1])
     one = valid_arguments(it, "sample")
 
-    def refuse(given, match, **changed):
+    def check_invalid(given, match, **changed):
         given = {k: v for k, v in {**given, **changed}.items() if k in takes}
-        with pytest.raises(REFUSED, match=match):
+        with pytest.raises(INVALID, match=match):
             it.signatures["sample"](**given)
 
-    refuse(one, "n must be.*-1", n=tf.constant(-1))
-    refuse(one, "seed must have shape", seed=tf.constant([1, 2, 3]))
-    refuse(one, "seed must have shape", seed=tf.constant(1))
-    refuse(one, "seed must have shape", seed=rows["seed"])
-    refuse(one, "seed must have shape", n=rows["n"])
-    refuse(one, "n must be", n=tf.constant([[4]]))
-    refuse(rows, "n must be.*1 for each", n=tf.constant([1, 3]))
-    refuse(rows, "seed must have shape", n=tf.constant([1]))
-    refuse(one, "expected to be a int32", seed=tf.constant([1, 2], tf.int64))
+    check_invalid(one, "n must be.*-1", n=tf.constant(-1))
+    check_invalid(one, "seed must have shape", seed=tf.constant([1, 2, 3]))
+    check_invalid(one, "seed must have shape", seed=tf.constant(1))
+    check_invalid(one, "seed must have shape", seed=rows["seed"])
+    check_invalid(one, "seed must have shape", n=rows["n"])
+    check_invalid(one, "n must be", n=tf.constant([[4]]))
+    check_invalid(rows, "n must be.*1 for each", n=tf.constant([1, 3]))
+    check_invalid(rows, "seed must have shape", n=tf.constant([1]))
+    check_invalid(one, "expected to be a int32", seed=tf.constant([1, 2], tf.int64))
     if "temperature" in takes:
         for temperature in (-1.0, -1e-6, np.nan, np.inf):
             message = "temperature must be finite and 0 or more"
-            refuse(one, message, temperature=tf.constant(temperature, tf.float32))
-            refuse(rows, message, temperature=tf.constant([1.0, temperature], tf.float32))
-        refuse(one, "temperature must have the shape of n", temperature=tf.constant([1.0]))
+            check_invalid(one, message, temperature=tf.constant(temperature, tf.float32))
+            check_invalid(rows, message, temperature=tf.constant([1.0, temperature], tf.float32))
+        check_invalid(one, "temperature must have the shape of n", temperature=tf.constant([1.0]))
 
 
 @pytest.mark.parametrize("name", ["context", "labels"])
@@ -85,13 +85,13 @@ def test_contexts_are_one_for_each_row_or_one_for_all(name, served):
         repeated = function(**{**valid, "context": tf.repeat(context[:1], 4, axis=0)})
         tf.nest.map_structure(np.testing.assert_array_equal, one_for_all, repeated)
         for count in (0, 3):
-            with pytest.raises(REFUSED, match=rf"one context for each row.*{count} 4"):
+            with pytest.raises(INVALID, match=rf"one context for each row.*{count} 4"):
                 function(**{**valid, "context": context[:count]})
         empty = valid_arguments(it, signature, 0)
         (output,) = function(**{**empty, "context": context[:1]}).values()
         assert output.shape[0] == 0
         alone = valid_arguments(it, signature, 1)
-        with pytest.raises(REFUSED, match="one context for each row"):
+        with pytest.raises(INVALID, match="one context for each row"):
             function(**{**alone, "context": context})  # 4 answers for 1 row would be cut to 1
 
 
@@ -99,7 +99,7 @@ def test_labels_are_checked(served):
     it = served("labels")
     for signature, function in it.signatures.items():
         valid = valid_arguments(it, signature)
-        with pytest.raises(REFUSED, match=r"labels in 0 \.\.\. 2"):
+        with pytest.raises(INVALID, match=r"labels in 0 \.\.\. 2"):
             function(**{**valid, "context": tf.constant([0, 1, 2, 3])})
 
 
@@ -107,11 +107,11 @@ def test_pixels_are_checked(served):
     it = served("pixels")
     for signature in ("log_prob", "serving_default", "encode"):
         for wrong in (it.x[:2] - 8, it.x[:2] + 8):
-            with pytest.raises(REFUSED, match=r"whole pixels in 0 \.\.\. 7"):
+            with pytest.raises(INVALID, match=r"whole pixels in 0 \.\.\. 7"):
                 it(signature, 2, x=wrong)
 
 
-def test_a_bad_row_does_not_touch_the_others(served):
+def test_a_bad_row_does_not_change_the_others(served):
     it = served("plain")
     rows = tf.tensor_scatter_nd_update(it.x[:4], [[2, 0]], [np.nan])
     for signature in ("log_prob", "encode"):
@@ -121,7 +121,7 @@ def test_a_bad_row_does_not_touch_the_others(served):
         assert np.isnan(found[2]).any()
 
 
-def test_the_methods_of_what_is_loaded(served):
+def test_methods_of_the_loaded_object(served):
     it = served("off-centre")
     x = tf.constant(ROWS, tf.float32)
     np.testing.assert_array_equal(it.loaded.log_prob(x), it("log_prob", 16, x=x))

@@ -1,4 +1,4 @@
-"""The SavedModel as those who serve it meet it. Runs under Keras 3 and tf_keras."""
+"""The SavedModel as it is served. Runs under Keras 3 and tf_keras."""
 
 import re
 import subprocess

@@ -12,7 +12,7 @@ from tfp_flows.core import variable_paths
 from tfp_flows.keras_engine import keras
 
 ROWS = np.random.RandomState(0).normal(size=(64, 2)).astype("float32")
-MEASURES = {f"health_{m}" for m in ("round_trip", "log_det", "condition", "saturation", "left_out")}
+MEASURES = {f"health_{m}" for m in ("round_trip", "log_det", "condition", "saturation", "skipped")}
 
 
 def fitted(callbacks, epochs=2):
@@ -52,7 +52,7 @@ def test_tensorboard_shows_every_variable_and_measure(written, tmp_path):
     assert shown >= {"loss", "health_round_trip", "health_log_det", "health_condition"}
 
 
-def test_tensorboard_itself_takes_them(tmp_path):
+def test_tensorboard_itself_reads_them(tmp_path):
     pytest.importorskip("tensorboard")
     fitted([keras.callbacks.TensorBoard(str(tmp_path), histogram_freq=1, write_images=True)])
     tags = {
@@ -70,7 +70,7 @@ def test_measures_reach_the_history_and_can_be_monitored(tmp_path):
     best = keras.callbacks.ModelCheckpoint(
         str(path), "health_round_trip", save_best_only=True, save_weights_only=True, mode="min"
     )
-    health = flows.FlowHealth(ROWS[:8], left_out=None)
+    health = flows.FlowHealth(ROWS[:8], skipped=None)
     _, history = fitted([health, stop, best], epochs=3)
     assert path.exists()
     assert history.epoch == [0, 1]  # the first epoch was not bettered by 100
@@ -81,4 +81,4 @@ def test_measures_reach_the_history_and_can_be_monitored(tmp_path):
         assert history.history["health_round_trip"][epoch] == worst
         largest = max(abs(layer[k]) for layer in layers for k in ("log_det_min", "log_det_max"))
         assert history.history["health_log_det"][epoch] == largest
-        assert history.history["health_left_out"][epoch] == record["left_out"] == 0
+        assert history.history["health_skipped"][epoch] == record["skipped"] == 0

@@ -55,7 +55,7 @@ QUICK = ("neural_spline-unstacked", "maf")
 
 
 def standard(shape, n=256):
-    """Data that are no Gaussian, with columns that depend on each other."""
+    """Data that are not Gaussian, with columns that depend on each other."""
     x = np.random.RandomState(0).normal(size=(n, *shape))
     flat = x.reshape(n, -1)
     flat[:, 1:] += 0.5 * np.sin(2.0 * flat[:, :-1])
@@ -84,7 +84,7 @@ class Trained:
         return self.model.evaluate(x, verbose=0, return_dict=True)["loss"]
 
     def lost(self, offset, deviation) -> float:
-        """How many nats the loss is off that of the same data in units of their own.
+        """The difference, in nats, to the loss of the same data in units of their own.
 
         The data are first rounded to the flow's dtype, which may leave few of their digits.
         """
@@ -116,7 +116,7 @@ def test_units_of_float64(name):
         assert abs(trained.lost(offset, deviation)) < 1e-9
 
 
-def test_the_unit_is_that_behind_the_data_bijector():
+def test_units_behind_a_data_bijector():
     """The logarithms of the data have a mean of 50 and a deviation of 1e-6."""
     plain = Trained(BUILD["neural_spline"], tf.float64)
     positive = Trained(lambda **k: BUILD["neural_spline"](data_bijector=tfb.Exp(), **k), tf.float64)
@@ -139,7 +139,7 @@ def test_a_constant_column_stays_finite(dtype):
 
 
 @pytest.mark.parametrize("deviation", [1e-6, 1e6])
-def test_health_does_not_take_a_unit_for_a_fault(deviation):
+def test_units_are_not_a_fault_for_the_health_check(deviation):
     x = (deviation * standard((3,))).astype("float32")
     model = flows.FlowModel(flows.real_nvp((3,), 2, (8,), stacked=False))
     model.compile(optimizer="adam")
@@ -177,7 +177,7 @@ TRAINED_ELSEWHERE = {
 
 
 @pytest.mark.parametrize("build", TRAINED_ELSEWHERE.values(), ids=TRAINED_ELSEWHERE.keys())
-def test_what_a_loop_of_ones_own_has_learnt_is_kept(build):
+def test_a_flow_trained_by_another_loop_is_not_initialised(build):
     flow = build()
     model = flows.FlowModel(flow)
     with pytest.raises(RuntimeError, match="mark_initialized"):
@@ -208,7 +208,7 @@ def test_weights_that_were_assigned_or_restored_are_kept(tmp_path):
         np.testing.assert_array_equal(flow.log_prob(x), trained.log_prob(x))
 
 
-def test_layers_that_are_at_their_start_are_initialised_beside_others():
+def test_untrained_layers_are_initialised_beside_trained_ones():
     one, two = fb.ActNorm(2), fb.ActNorm(2)
     one.log_scale.assign([0.0, 1.0])
     flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain([one, two]))
@@ -219,7 +219,7 @@ def test_layers_that_are_at_their_start_are_initialised_beside_others():
 
 
 @pytest.mark.parametrize("build", TRAINED_ELSEWHERE.values(), ids=TRAINED_ELSEWHERE.keys())
-def test_a_flow_that_is_marked_stays_as_it_is(build):
+def test_a_flow_marked_as_initialised_stays_as_it_is(build):
     flow = build()
     flows.mark_initialized(flow)
     x = 5.0 * standard((2,), 64).astype("float32")

@@ -54,7 +54,7 @@ def conditional():
 
 
 def losses(model, x, weight):
-    """The loss of weighted examples by every way into Keras."""
+    """The loss of weighted examples, by every method and kind of data of Keras."""
     context = isinstance(x, tuple)
     arrays = {"x": x[0], "context": x[1]} if context else x
     array = np.asarray(weight)
@@ -177,7 +177,7 @@ def test_bad_weights_of_generators_are_named(plain):
         plain.evaluate(Batches(X, X[:, 0], np.ones(2, "float32")), verbose=0)
 
 
-def test_what_is_given_in_the_place_of_targets(plain, conditional):
+def test_other_data_given_as_targets(plain, conditional):
     for model, x, said in (
         (plain, X, "build the flow with context_shape="),
         (conditional, (X, C), r"A context goes with x: \(x, context\)"),
@@ -198,7 +198,7 @@ def test_what_is_given_in_the_place_of_targets(plain, conditional):
         plain.fit((X, C), verbose=0)
 
 
-def test_other_slips(plain):
+def test_unsupported_arguments(plain):
     for call in (plain.fit, plain.train_on_batch):
         with pytest.raises(ValueError, match="sample_weight="):
             call(X, class_weight={0: 1.0})
@@ -208,7 +208,7 @@ def test_other_slips(plain):
         plain.quantize("int8")
 
 
-def test_a_model_that_is_frozen_is_not_trained_without_a_word():
+def test_training_a_frozen_model_raises():
     model = compiled()
     model.trainable = False
     for train in (model.fit, model.train_on_batch):

@@ -1,4 +1,4 @@
-"""Two processes train like one device, and one that dies does not leave the other hanging."""
+"""Two processes train like one device; if one dies, the other does not hang."""
 
 import json
 import os

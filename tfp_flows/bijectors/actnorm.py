@@ -1,16 +1,19 @@
-"""ActNorm: an affine layer that starts by normalising the data it first sees, when told to."""
+"""ActNorm: an affine layer whose initial values normalise the data it first sees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors.channel_affine import ChannelMap
 from tfp_flows.core import FlowBijector
-from tfp_flows.core.bijector import InitState
+from tfp_flows.core.bijector import Context, InitState, Pair
 from tfp_flows.core.numerics import moments
+from tfp_flows.core.shapes import check_event_shape
+from tfp_flows.core.variables import given_or_new
 
 
 class ActNorm(FlowBijector):
@@ -20,13 +23,14 @@ class ActNorm(FlowBijector):
        \log|\det J| = \textstyle\sum (s + \log \sigma) $$
 
     `flows.initialize(flow, batch)`, or the first `fit`, sets `m` and `σ` to the mean and the
-    standard deviation of the batch, so that the latents of that batch have mean 0 and variance 1.
-    They are constants from then on. The trainable `s` and `b` start at 0 and are in units of the
-    latent, so that training does not depend on the unit or the offset of the data. Before it is
-    initialised, `m` is 0 and `σ` is 1. A channel that is constant in the batch keeps `σ = 1`.
+    standard deviation of the batch, so that the latents of that batch have mean 0 and variance 1;
+    from then on they are constants. Nothing else initialises the layer. A channel that is constant
+    in the batch keeps `σ = 1`. Before it is initialised, `m` is 0 and `σ` is 1.
 
-    Nothing else initialises it. Its state is saved: the flag `initialized`, and the constants.
-    A layer whose `s` or `b` has left 0, because it was trained or assigned, counts as initialised.
+    The trainable `s` and `b` start at 0 and are in units of the latent, so training does not
+    depend on the unit or the offset of the data. The constants and the flag `initialized` are
+    saved. A layer whose `s` or `b` is not 0, because it was trained or assigned, counts as
+    initialised.
 
     Source: Glow, arXiv 1807.03039, section 3.1.
 
@@ -36,9 +40,12 @@ class ActNorm(FlowBijector):
       dtype: of the variables; they are cast to that of the input.
       shift, log_scale: the trainable variables `b` and `s`, to use in place of new ones.
       initialized: the flag, a boolean variable to use in place of a new one.
-      loc, scale: variables for the constants `m` and `σ`, to use in place of new ones. To copy a
-        trained layer, copy all five variables.
+      loc, scale: variables for the constants `m` and `σ`, to use in place of new ones. A copy of a
+        trained layer needs all five variables.
       name: name of the bijector.
+
+    Raises:
+      ValueError: on a call, if the last dimensions of the input differ from `shape`.
 
     Example:
       >>> norm = ActNorm(2)
@@ -59,18 +66,18 @@ class ActNorm(FlowBijector):
         scale: tf.Variable | None = None,
         name: str = "actnorm",
     ):
-        shape = [int(n) for n in np.atleast_1d(shape)]
+        shape = tuple(int(n) for n in np.atleast_1d(shape))
         zeros, ones = tf.zeros(shape, dtype), tf.ones(shape, dtype)
-        self.shift = _variable(shift, zeros, "shift", trainable=True)
-        self.log_scale = _variable(log_scale, zeros, "log_scale", trainable=True)
-        self.initialized = _variable(initialized, False, "initialized", trainable=False)
-        self.loc = _variable(loc, zeros, "loc", trainable=False)
-        self.scale = _variable(scale, ones, "scale", trainable=False)
+        self.shift = given_or_new(shift, zeros, "shift")
+        self.log_scale = given_or_new(log_scale, zeros, "log_scale")
+        self.initialized = given_or_new(initialized, False, "initialized", trainable=False)
+        self.loc = given_or_new(loc, zeros, "loc", trainable=False)
+        self.scale = given_or_new(scale, ones, "scale", trainable=False)
         super().__init__(
             forward_min_event_ndims=len(shape),
             is_constant_jacobian=True,
             parameters={
-                "shape": tuple(shape),
+                "shape": shape,
                 "dtype": dtype,
                 "shift": self.shift,
                 "log_scale": self.log_scale,
@@ -82,20 +89,23 @@ class ActNorm(FlowBijector):
             name=name,
         )
 
-    def _init_states(self):
+    def _init_states(self) -> list[InitState]:
         return [InitState(self.initialized, (self.shift, self.log_scale))]
 
-    def initialize(self, y) -> tf.Tensor:
+    def initialize(self, y: Any) -> tf.Tensor:
         """Sets the constants from the batch `y`, unless that is done; returns its latents.
 
+        Args:
+          y: data, `[..., *shape]`.
+
         Raises:
-          ValueError: the batch is empty or not finite.
+          ValueError: if the batch is empty or not finite.
         """
         return self._initialize(tf.convert_to_tensor(y), None)
 
-    def _initialize(self, y, context):
+    def _initialize(self, y: tf.Tensor, context: Context) -> tf.Tensor:
         self._check_argument(y, self.forward_min_event_ndims, "initialize")
-        self._check_shape(y)
+        check_event_shape(self.name, self.shift.shape, y)
         if y.shape.num_elements() == 0:
             raise ValueError(f"{self.name} cannot be initialised from an empty batch.")
         first, above, deviation = moments(tf.reshape(y, [-1, *self.loc.shape]))
@@ -104,13 +114,13 @@ class ActNorm(FlowBijector):
                 f"{self.name} cannot be initialised: the batch that reaches it is not finite. "
                 "Check the data, and the layers between the data and this one."
             )
-        # Rounding may leave a constant channel a tiny spread; dividing by it would explode.
+        # Rounding may leave a constant channel a tiny deviation; dividing by it would explode.
         limits = np.finfo(y.dtype.as_numpy_dtype)
         eps, tiny = float(limits.eps), float(limits.tiny)
         least = eps * tf.abs(first + above) + tiny / eps**0.5
         scale = tf.where(deviation > least, deviation, 1.0)
         loc = tf.cast(first + above, self.loc.dtype)
-        rest = (first - tf.cast(loc, tf.float64) + above) / scale  # what rounding took from `loc`
+        rest = (first - tf.cast(loc, tf.float64) + above) / scale  # the rounding error of `loc`
         done = self._init_states()[0].is_done()
         for variable, value in ((self.loc, loc), (self.scale, scale), (self.shift, rest)):
             variable.assign(tf.where(done, variable, tf.cast(value, variable.dtype)))
@@ -119,46 +129,43 @@ class ActNorm(FlowBijector):
 
     @property
     def is_channel_map(self) -> bool:
-        """Whether a neighbouring 1x1 convolution may take this layer into its matrix."""
+        """Whether a neighbouring 1x1 convolution may absorb this layer into its matrix."""
         return self.forward_min_event_ndims == 1
 
     def channel_map(self, value: tf.Tensor, forward: bool) -> ChannelMap:
-        """What it does to channels of the dtype of `value`, whose shape it checks."""
-        self._check_shape(value)
+        """The map of channels of the dtype of `value`, whose shape it checks."""
+        loc, shift, log_scale, log_det = self._affine(value)
+        if forward:
+            return ChannelMap(None, tf.exp(log_scale), shift, loc, log_det)
+        weight = tf.exp(-log_scale)
+        return ChannelMap(loc, weight, -shift * weight, None, -log_det)
+
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
+        loc, shift, log_scale, log_det = self._affine(x)
+        return x * tf.exp(log_scale) + shift + loc, log_det
+
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
+        loc, shift, log_scale, log_det = self._affine(y)
+        return (y - loc - shift) * tf.exp(-log_scale), -log_det
+
+    def _affine(self, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`m`, `σ b`, `s + log σ` and its sum.
+
+        `m` may be so large that it must meet the data before or after all else: `m + σ b` would
+        lose the digits of `σ b`.
+        """
+        check_event_shape(self.name, self.shift.shape, value)
         loc, scale, shift, log_scale = (
             tf.cast(v, value.dtype) for v in (self.loc, self.scale, self.shift, self.log_scale)
         )
-        log_det = tf.reduce_sum(log_scale + tf.math.log(scale))
-        if forward:
-            return ChannelMap(None, tf.exp(log_scale) * scale, shift * scale, loc, log_det)
-        shrink = tf.exp(-log_scale)
-        return ChannelMap(loc, shrink / scale, -shift * shrink, None, -log_det)
+        log_scale = log_scale + tf.math.log(scale)
+        return loc, scale * shift, log_scale, tf.reduce_sum(log_scale)
 
-    def _forward_and_log_det(self, x, context):
-        apply = self.channel_map(x, forward=True)
-        return x * apply.weight + apply.shift + apply.after, apply.log_det
-
-    def _inverse_and_log_det(self, y, context):
-        apply = self.channel_map(y, forward=False)
-        return (y - apply.before) * apply.weight + apply.shift, apply.log_det
-
-    def diagnostics(self, y, context=None):
+    def diagnostics(self, y: tf.Tensor, context: Context = None) -> dict[str, tf.Tensor]:
         return {"unit_log_det": -tf.reduce_mean(tf.math.log(self.scale))}
 
-    def _check_shape(self, value):
-        event = value.shape[value.shape.rank - self.forward_min_event_ndims :]
-        if not event.is_compatible_with(self.shift.shape):
-            raise ValueError(
-                f"{self.name} was made for {tuple(self.shift.shape)} in the last dimension(s), "
-                f"got a tensor of shape {value.shape}."
-            )
-
-    def _is_increasing(self, **kwargs):
+    def _is_increasing(self, **kwargs) -> bool:
         return True
 
-    def _describe(self):
+    def _describe(self) -> str:
         return str(tuple(self.shift.shape))
-
-
-def _variable(given: tf.Variable | None, start, name: str, trainable: bool) -> tf.Variable:
-    return tf.Variable(start, trainable=trainable, name=name) if given is None else given

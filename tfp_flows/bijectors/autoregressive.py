@@ -13,7 +13,8 @@ import tensorflow as tf
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.solvers.fixed_point import triangular_fixed_point
 from tfp_flows.solvers.implicit import implicit_inverse
-from tfp_flows.transformers import Affine, RationalQuadraticSpline, Transformer
+from tfp_flows.transformers import RationalQuadraticSpline, Transformer
+from tfp_flows.transformers.affine import get_transformer
 from tfp_flows.transformers.base import split_params
 
 
@@ -42,11 +43,13 @@ class MaskedAutoregressive(FlowBijector):
       parameters: of subclasses, their constructor's arguments.
 
     Raises:
+      TypeError: if `transformer` is not a `Transformer`.
       ValueError: if the conditioner's output has the wrong width.
       tf.errors.InvalidArgumentError: from `forward`, if the conditioner is not autoregressive
         (XLA has no such checks; all values are NaN then).
 
     Example:
+      >>> from tfp_flows.transformers import Affine
       >>> running = lambda y: tf.concat([tf.cumsum(y, exclusive=True, axis=-1), 0.0 * y], -1)
       >>> MaskedAutoregressive(running, Affine("clamp")).forward([[1.0, 1.0, 1.0]]).numpy()
       array([[1., 2., 4.]], dtype=float32)
@@ -61,7 +64,7 @@ class MaskedAutoregressive(FlowBijector):
     ):
         parameters = dict(locals()) if parameters is None else parameters
         super().__init__(forward_min_event_ndims=1, parameters=parameters, name=name)
-        self._transformer = Affine() if transformer is None else transformer
+        self._transformer = get_transformer(transformer)
         self._network = Network(conditioner, name=f"{name}_conditioner")
 
     @property

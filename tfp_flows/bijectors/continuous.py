@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.bijector import Context, Pair
 from tfp_flows.core.evaluation import add_penalty, current, noise_seed, settings_changed
 from tfp_flows.core.shapes import like, spread
 from tfp_flows.core.tracing import InGraph
@@ -166,19 +167,13 @@ class ContinuousFlow(FlowBijector):
         forward = direction == "forward"
         return self._count(value, context, self.forward_min_event_ndims, forward)
 
-    def _forward_and_log_det(
-        self, x: tf.Tensor, context: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
         return self._integrate(x, context, self.forward_min_event_ndims, forward=True)
 
-    def _inverse_and_log_det(
-        self, y: tf.Tensor, context: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
         return self._integrate(y, context, self.forward_min_event_ndims, forward=False)
 
-    def _end_and_log_det(
-        self, value: tf.Tensor, context: tf.Tensor | None, forward: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _end_and_log_det(self, value: tf.Tensor, context: Context, forward: bool) -> Pair:
         state, context, trajectory = self._trajectory(value, context, forward)
         end, accumulators = trajectory.integrate(state, context)
         batch_ndims = value.shape.rank - self.forward_min_event_ndims
@@ -191,15 +186,13 @@ class ContinuousFlow(FlowBijector):
             add_penalty(p)
         return like(tf.reshape(end, tf.shape(value)), value), log_det
 
-    def _num_evaluations(
-        self, value: tf.Tensor, context: tf.Tensor | None, forward: bool
-    ) -> tf.Tensor:
+    def _num_evaluations(self, value: tf.Tensor, context: Context, forward: bool) -> tf.Tensor:
         state, context, trajectory = self._trajectory(value, context, forward)
         return trajectory.solve(state, context).evaluations
 
     def _trajectory(
-        self, value: tf.Tensor, context: tf.Tensor | None, forward: bool
-    ) -> tuple[tf.Tensor, tf.Tensor | None, Trajectory]:
+        self, value: tf.Tensor, context: Context, forward: bool
+    ) -> tuple[tf.Tensor, Context, Trajectory]:
         """The initial state, `[n, size]`, the context, `[n, k]` or None, and what follows."""
         batch_ndims = value.shape.rank - self.forward_min_event_ndims
         event = value.shape[batch_ndims:].as_list()
@@ -219,7 +212,7 @@ class ContinuousFlow(FlowBijector):
         dynamics = AugmentedDynamics(self._network, event, noise, penalties)
         return state, context, Trajectory(dynamics, self._solver, start, end, self.name)
 
-    def _describe(self):
+    def _describe(self) -> str:
         return f"{self._network!r}, {self._parameters['solver']}, {self._trace} trace"
 
 

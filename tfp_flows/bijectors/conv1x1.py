@@ -5,35 +5,38 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.bijectors.channel_affine import ChannelMap
-from tfp_flows.core import FlowBijector
+from tfp_flows.bijectors.linear import Linear
+from tfp_flows.core.bijector import Pair
 from tfp_flows.core.numerics import triangular_solve
 from tfp_flows.core.random_values import random_state
 
 
-class Invertible1x1Conv(FlowBijector):
+class Invertible1x1Conv(Linear):
     r"""Multiplies the channel vector at every position by an invertible matrix.
 
-    From data to latent, the direction that training needs, it is a product; only sampling
-    inverts it (two triangular solves of the small matrix for the whole batch):
+    From data to latent, the direction of training, it is one product; sampling inverts the matrix
+    (two small triangular solves for the whole batch):
 
     $$ x = y W, \qquad W = P L (U + \operatorname{diag}(\sigma e^{s})), \qquad
        \log|\det J| = -n \textstyle\sum s $$
 
     with a fixed permutation `P` and signs `σ`, unit lower triangular `L`, strictly upper
-    triangular `U`, and `n` positions. It starts as a random rotation, and stays invertible.
+    triangular `U`, and `n` positions. It starts as a random rotation, and is always invertible.
 
     Source: Glow, arXiv 1807.03039, section 3.2 (LU parametrisation).
 
     Args:
-      channels: size of the last axis; 1 or more. Vectors, images and all else will do.
+      channels: size of the last axis, 1 or more; events may be vectors, images or others.
       seed: of the initial rotation; from TensorFlow's global generator if None.
       dtype: of the variables; they are cast to that of the input.
-      lower, upper, log_diagonal, signs, permutation: variables to use in place of new ones.
+      lower, upper, log_diagonal, signs, permutation: variables of shapes `[channels, channels]`
+        (the first two) and `[channels]`, for `L`, `U`, `s`, `σ` and `P`, to use in place of new
+        ones: all or none.
       name: name of the bijector.
 
     Raises:
-      ValueError: the input has another number of channels; or some variables are given, not all.
+      ValueError: if `channels < 1`, or if some variables are given but not all; on a call, if the
+        input has another number of channels.
 
     Example:
       >>> conv = Invertible1x1Conv(3, seed=0)
@@ -66,70 +69,31 @@ class Invertible1x1Conv(FlowBijector):
             raise ValueError(f"Give all of a convolution's variables or none; missing: {missing}.")
         if missing:
             given = _variables(_random_rotation(channels, random_state(seed)), dtype)
-        self.lower = given["lower"]
-        self.upper = given["upper"]
-        self.log_diagonal = given["log_diagonal"]
-        self.signs = given["signs"]
-        self.permutation = given["permutation"]
-        super().__init__(
-            forward_min_event_ndims=1,
-            is_constant_jacobian=True,
-            parameters={"channels": channels, "seed": seed, "dtype": dtype, "name": name, **given},
-            name=name,
-        )
+        self.lower, self.upper, self.log_diagonal, self.signs, self.permutation = given.values()
+        parameters = {"channels": channels, "seed": seed, "dtype": dtype, "name": name, **given}
+        super().__init__(channels, parameters, name)
 
-    def _triangles(self, dtype):
-        eye = tf.eye(self.lower.shape[0], dtype=dtype)
+    def _matrix(self, dtype: tf.DType, forward: bool) -> Pair:
+        eye, log_diagonal = tf.eye(self._features, dtype=dtype), tf.cast(self.log_diagonal, dtype)
         lower = tf.linalg.band_part(tf.cast(self.lower, dtype), -1, 0)
-        lower = tf.linalg.set_diag(lower, tf.ones_like(eye[0]))
-        diagonal = tf.cast(self.signs, dtype) * tf.exp(tf.cast(self.log_diagonal, dtype))
+        lower = tf.linalg.set_diag(lower, tf.ones_like(log_diagonal))
         upper = tf.linalg.band_part(tf.cast(self.upper, dtype), 0, -1)
-        return eye, lower, tf.linalg.set_diag(upper, diagonal)
-
-    def _reinitialised(self, turn):
-        random = random_state(self.parameters["seed"], turn)
-        fresh = _random_rotation(self.lower.shape[0], random)
-        return [(getattr(self, name), value) for name, value in fresh.items()]
-
-    is_channel_map = True
-
-    def channel_map(self, value: tf.Tensor, forward: bool) -> ChannelMap:
-        """What it does to channels of the dtype of `value`, whose shape it checks."""
-        self._check_shape(value)
-        eye, lower, upper = self._triangles(value.dtype)
-        log_det = tf.reduce_sum(tf.cast(self.log_diagonal, value.dtype))
+        upper = tf.linalg.set_diag(upper, tf.cast(self.signs, dtype) * tf.exp(log_diagonal))
+        log_det = tf.reduce_sum(log_diagonal)
         if not forward:
-            weight = tf.gather(tf.matmul(lower, upper), self.permutation)
-            return ChannelMap(None, weight, None, None, log_det)
+            return tf.gather(tf.matmul(lower, upper), self.permutation), log_det
         rows = triangular_solve(lower, eye, lower=True)
         inverse = triangular_solve(upper, rows, lower=False)
-        weight = tf.gather(inverse, self.permutation, axis=1)
-        return ChannelMap(None, weight, None, None, -log_det)
+        return tf.gather(inverse, self.permutation, axis=1), -log_det
 
-    def _forward_and_log_det(self, x, context):
-        apply = self.channel_map(x, forward=True)
-        return apply(x), apply.log_det
-
-    def _inverse_and_log_det(self, y, context):
-        apply = self.channel_map(y, forward=False)
-        return apply(y), apply.log_det
-
-    def diagnostics(self, y, context=None):
-        return {"condition": self.channel_map(y, forward=False).condition_number()}
-
-    def _check_shape(self, value):
-        if not value.shape[-1:].is_compatible_with(self.log_diagonal.shape):
-            raise ValueError(
-                f"{self.name} was made for {self.log_diagonal.shape[0]} channels, got a tensor of "
-                f"shape {value.shape}."
-            )
-
-    def _describe(self):
-        return str(self.log_diagonal.shape[0])
+    def _reinitialised(self, index: int) -> list[tuple[tf.Variable, np.ndarray]]:
+        random = random_state(self.parameters["seed"], index)
+        rotation = _random_rotation(self._features, random)
+        return [(getattr(self, name), value) for name, value in rotation.items()]
 
 
 def _random_rotation(channels: int, random: np.random.RandomState) -> dict[str, np.ndarray]:
-    """The LU parts of a random orthogonal matrix."""
+    """The LU factors of a random orthogonal matrix."""
     if channels < 1:
         raise ValueError(f"channels must be 1 or more, got {channels}.")
     rotation = np.linalg.qr(random.normal(size=(channels, channels)))[0]
@@ -140,7 +104,7 @@ def _random_rotation(channels: int, random: np.random.RandomState) -> dict[str, 
         "upper": np.triu(lu, 1),
         "log_diagonal": np.log(np.abs(diagonal)),
         "signs": np.sign(diagonal),
-        # tf.linalg.lu gives rotation[permutation] = L U; the rows go back by the inverse of it.
+        # tf.linalg.lu gives rotation[permutation] = L U; W needs the inverse permutation.
         "permutation": np.argsort(permutation).astype(np.int32),
     }
 

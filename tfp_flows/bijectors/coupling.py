@@ -11,7 +11,8 @@ from tfp_flows.bijectors.masks import Parts, make_parts, mask_event_ndims
 from tfp_flows.core import FlowBijector, Network
 from tfp_flows.core.bijector import reduce_log_det
 from tfp_flows.core.reversible import vjp_of
-from tfp_flows.transformers import Affine, Transformer
+from tfp_flows.transformers import Transformer
+from tfp_flows.transformers.affine import get_transformer
 from tfp_flows.transformers.base import split_params
 
 
@@ -43,6 +44,7 @@ class Coupling(FlowBijector):
       parameters: of subclasses, their constructor's arguments.
 
     Raises:
+      TypeError: if `transformer` is not a `Transformer`.
       ValueError: if the mask does not fit the event (an odd size for `"half"`); or, on the first
         call, if the conditioner's output has the wrong width.
 
@@ -82,7 +84,7 @@ class Coupling(FlowBijector):
         self._mask = mask
         self._is_spatial = mask == "checkerboard" if isinstance(mask, str) else mask.ndim > 1
         self._swap = bool(swap)
-        self._transformer = Affine() if transformer is None else transformer
+        self._transformer = get_transformer(transformer)
         self._network = Network(conditioner, name=f"{name}_conditioner")
 
     @property

@@ -8,38 +8,59 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector, Network
+from tfp_flows.core.bijector import Context, Pair
 from tfp_flows.core.random_values import random_state
+from tfp_flows.core.shapes import check_event_shape
 from tfp_flows.solvers.root import above_minus_one, slope_at, tanh_root
 
 
 class Amortized(FlowBijector):
-    """A bijector of vectors: all its numbers are one variable, plus what a network adds to it.
+    """A bijector of vectors whose parameters are one variable, plus the output of a network.
 
-    Without a conditioner every example has the same parameters. With one, the context of each
-    example chooses its own: amortised variational inference.
+    Without a conditioner all examples have the same parameters. With one, each example has its
+    own, which depend on its context: amortised variational inference.
 
     Args:
       features: size of a vector.
-      conditioner: network from contexts, `[n, width]`, to changes of the numbers, `[n, numbers]`;
-        None: no context is read.
-      seed: of the start; from TensorFlow's global generator if None.
+      conditioner: network from contexts, `[n, width]`, to changes of the parameters,
+        `[n, num_params]`; None: no context is read.
+      seed: of the initial parameters; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
       params: the variable to use in place of a new one.
-      parameters: as of `FlowBijector`.
       name: name of the bijector.
+      **settings: further arguments of the subclass's constructor.
     """
 
-    def __init__(self, features, conditioner, seed, dtype, params, parameters, name):
+    def __init__(
+        self,
+        features: int,
+        conditioner: Any,
+        seed: int | None,
+        dtype: tf.DType,
+        params: tf.Variable | None,
+        name: str,
+        **settings: Any,
+    ):
         if features < 1:
             raise ValueError(f"features must be 1 or more, got {features}.")
         self._features = int(features)
         self._seed = seed
         if params is None:
-            params = tf.Variable(self._start(random_state(seed)), dtype=dtype, name="params")
+            params = tf.Variable(
+                self._initial_params(random_state(seed)), dtype=dtype, name="params"
+            )
         self.params = params
         super().__init__(
             forward_min_event_ndims=1,
-            parameters={**parameters, "params": params},
+            parameters={
+                "features": features,
+                "conditioner": conditioner,
+                "seed": seed,
+                "dtype": dtype,
+                "params": params,
+                "name": name,
+                **settings,
+            },
             name=name,
         )
         self._network = None
@@ -48,26 +69,21 @@ class Amortized(FlowBijector):
 
     @property
     def conditioner(self) -> Any:
-        """The network, as it was given; None if there is none."""
+        """The network, as given; None if there is none."""
         return self._network and self._network.net
 
-    def _start(self, random: np.random.RandomState) -> np.ndarray:
-        """The numbers to start from."""
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         raise NotImplementedError
 
-    def _reinitialised(self, turn):
-        return [(self.params, self._start(random_state(self._seed, turn)))]
+    def _reinitialised(self, index: int) -> list[tuple[tf.Variable, np.ndarray]]:
+        return [(self.params, self._initial_params(random_state(self._seed, index)))]
 
-    def _numbers(self, value: tf.Tensor, context) -> tf.Tensor:
-        """The numbers for each example of `value`: `[numbers]`, or `[..., numbers]`."""
-        if value.shape[-1] != self._features:
-            raise ValueError(
-                f"{self.name} was made for {self._features} feature(s), got a tensor of shape "
-                f"{value.shape}."
-            )
+    def _params_of(self, value: tf.Tensor, context: Context, *sizes: int) -> list[tf.Tensor]:
+        """The parameters for `value`, split: `[size]` each, or `[..., size]` with a conditioner."""
+        check_event_shape(self.name, [self._features], value)
         params = tf.cast(self.params, value.dtype)
         if self._network is None:
-            return params
+            return tf.split(params, sizes)
         if context is None:
             raise ValueError(f"{self.name} has a conditioner: it needs a context, and got none.")
         context = tf.cast(context, value.dtype)
@@ -76,37 +92,28 @@ class Amortized(FlowBijector):
                 f"{self.name} takes a context of shape [..., width], with batch dimensions that "
                 f"broadcast to those of the examples: got {context.shape} for {value.shape}."
             )
-        return params + self._network(context, 1, params.shape[0])
+        change = self._network(context, 1, self.params.shape[0])
+        return tf.split(params + change, sizes, axis=-1)
 
-    def _describe(self):
-        given = "" if self._network is None else f", {self._network!r}"
-        return f"{self._features}{given}"
-
-
-def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Scalar products of vectors."""
-    return tf.reduce_sum(a * b, axis=-1)
-
-
-def parts(numbers: tf.Tensor, *sizes: int) -> list[tf.Tensor]:
-    """Cuts the last dimension into parts of these sizes."""
-    return tf.split(numbers, sizes, axis=-1)
+    def _describe(self) -> str:
+        network = "" if self._network is None else f", {self._network!r}"
+        return f"{self._features}{network}"
 
 
 class Planar(Amortized):
-    r"""Pushes a vector along one direction, as far as its place along another one says.
+    r"""Moves vectors along one direction, by an amount that depends on another direction.
 
     $$ y = x + \hat u \tanh(w \cdot x + b), \qquad
        \log|\det J| = \log\big(1 + w \cdot \hat u \, (1 - \tanh^2(w \cdot x + b))\big) $$
 
-    From latent to data it is explicit, and samples with their densities are cheap: made for
-    variational inference. The way back solves one scalar equation for each example,
-    `a + (w . u) tanh(a) = w . y + b` for `a = w . x + b`. It always has one solution, because
+    `forward` is explicit, so samples and their densities are cheap, as variational inference
+    needs. `inverse` solves one scalar equation per example, `a + (w . u) tanh(a) = w . y + b` for
+    `a = w . x + b`. It has exactly one solution, because
 
     $$ \hat u = u + \big(m(w \cdot u) - w \cdot u\big) w / |w|^2 $$
 
-    makes `w . u` larger than -1: `m` maps to numbers above -0.999, and 0 to 0. It starts as the
-    identity: `u` and `b` are 0, `w` is random.
+    makes `w . u` larger than -1: `m` maps to numbers above -0.999, and 0 to 0. The layer starts as
+    the identity: `u` and `b` are 0, `w` is random.
 
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770, and its appendix A.1,
     where `m` is larger than -1 and not 0 at 0.
@@ -114,16 +121,16 @@ class Planar(Amortized):
     Args:
       features: size of a vector.
       conditioner: a Keras layer, `tf.Module` or function from contexts `[n, k]` to changes of the
-        parameters, `[n, 2 * features + 1]`, in the order of `params`. Every example then has
-        parameters of its own. None: no context is read.
+        parameters, `[n, 2 * features + 1]`, in the order of `params`: every example then has its
+        own parameters. None: no context is read.
       seed: of `w`; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
       params: variable `[w, u, b]` to use in place of a new one.
       name: name of the bijector.
 
     Raises:
-      ValueError: on a call, vectors of another size; a missing context; or a conditioner's output
-        of the wrong width.
+      ValueError: if `features < 1`; on a call, if vectors have another size, if a context is
+        missing, or if the conditioner's output has another width.
 
     Example:
       >>> planar = Planar(2, params=tf.Variable([1.0, 0.0, 0.0, 3.0, 0.0]))
@@ -141,57 +148,59 @@ class Planar(Amortized):
         params: tf.Variable | None = None,
         name: str = "planar",
     ):
-        parameters = dict(locals())
-        super().__init__(features, conditioner, seed, dtype, params, parameters, name)
+        super().__init__(features, conditioner, seed, dtype, params, name)
 
-    def _start(self, random):
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         w = random.normal(size=self._features) / np.sqrt(self._features)
         return np.concatenate([w, np.zeros(self._features + 1)])
 
-    def _bend(self, value, context):
-        """`w`, the direction to push in, their product, and `b`."""
-        w, u, b = parts(self._numbers(value, context), self._features, self._features, 1)
-        product = dot(w, u)
+    def _constrained(self, value: tf.Tensor, context: Context) -> tuple:
+        """`w`, the constrained `u`, their product, and `b`."""
+        w, u, b = self._params_of(value, context, self._features, self._features, 1)
+        product = _dot(w, u)
         allowed = above_minus_one(product)
-        square = tf.maximum(dot(w, w), 1e-12)
+        square = tf.maximum(_dot(w, w), 1e-12)
         u += ((allowed - product) / square)[..., tf.newaxis] * w
         return w, u, allowed, b[..., 0]
 
-    def _forward_and_log_det(self, x, context):
-        w, u, product, b = self._bend(x, context)
-        tanh = tf.tanh(dot(x, w) + b)
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
+        w, u, product, b = self._constrained(x, context)
+        tanh = tf.tanh(_dot(x, w) + b)
         return x + u * tanh[..., tf.newaxis], tf.math.log(slope_at(tanh, product))
 
-    def _inverse_and_log_det(self, y, context):
-        w, u, product, b = self._bend(y, context)
-        tanh = tf.tanh(tanh_root(dot(y, w) + b, product))
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
+        w, u, product, b = self._constrained(y, context)
+        tanh = tf.tanh(tanh_root(_dot(y, w) + b, product))
         return y - u * tanh[..., tf.newaxis], -tf.math.log(slope_at(tanh, product))
 
 
 class Radial(Amortized):
-    r"""Moves a vector towards a centre or away from it, the more the nearer it is.
+    r"""Moves vectors towards a centre or away from it, more so the closer they are.
 
     $$ y = x + \frac{\beta}{\alpha + r} (x - c), \quad r = |x - c|, \qquad
        \log|\det J| = (d - 1) \log\Big(1 + \frac{\beta}{\alpha + r}\Big)
        + \log\Big(1 + \frac{\alpha \beta}{(\alpha + r)^2}\Big) $$
 
-    Both directions are explicit: the radius before follows from the radius after by a quadratic
-    equation. It is invertible because `alpha = softplus(.)` is above 0 and `beta = alpha m(.)`
-    above `-alpha`: `m` maps to numbers above -0.999, and 0 to 0. It starts as the identity, with
-    `beta = 0` and a random centre.
+    Both directions are explicit: the radius of `x` is the root of a quadratic equation in that of
+    `y`. The layer is invertible because `alpha = softplus(a) > 0` and `beta = alpha m(b) > -alpha`,
+    where `m` maps to numbers above -0.999, and 0 to 0. It starts as the identity, with `beta = 0`
+    and a random centre.
 
     Source: Variational Inference with Normalizing Flows, arXiv 1505.05770, and its appendix A.2.
 
     Args:
-      features: size of a vector.
-      conditioner: as for `Planar`, with `features + 2` outputs.
+      features: size of a vector, `d`.
+      conditioner: a Keras layer, `tf.Module` or function from contexts `[n, k]` to changes of the
+        parameters, `[n, features + 2]`, in the order of `params`: every example then has its own
+        parameters. None: no context is read.
       seed: of the centre; from TensorFlow's global generator if None.
       dtype: of the variable; it is cast to that of the input.
       params: variable `[c, a, b]` to use in place of a new one.
       name: name of the bijector.
 
     Raises:
-      ValueError: as for `Planar`.
+      ValueError: if `features < 1`; on a call, if vectors have another size, if a context is
+        missing, or if the conditioner's output has another width.
 
     Example:
       >>> radial = Radial(2, params=tf.Variable([0.0, 0.0, 0.0, -50.0]))
@@ -209,44 +218,48 @@ class Radial(Amortized):
         params: tf.Variable | None = None,
         name: str = "radial",
     ):
-        parameters = dict(locals())
-        super().__init__(features, conditioner, seed, dtype, params, parameters, name)
+        super().__init__(features, conditioner, seed, dtype, params, name)
 
-    def _start(self, random):
+    def _initial_params(self, random: np.random.RandomState) -> np.ndarray:
         return np.concatenate([random.normal(size=self._features), np.zeros(2)])
 
-    def _pull(self, value, context):
+    def _constrained(self, value: tf.Tensor, context: Context) -> tuple:
         """The centre, `alpha` and `beta`."""
-        centre, alpha, beta = parts(self._numbers(value, context), self._features, 1, 1)
-        alpha = tf.math.softplus(alpha[..., 0])
-        return centre, alpha, alpha * above_minus_one(beta[..., 0])
+        centre, a, b = self._params_of(value, context, self._features, 1, 1)
+        alpha = tf.math.softplus(a[..., 0])
+        return centre, alpha, alpha * above_minus_one(b[..., 0])
 
-    def _forward_and_log_det(self, x, context):
-        centre, alpha, beta = self._pull(x, context)
+    def _forward_and_log_det(self, x: tf.Tensor, context: Context) -> Pair:
+        centre, alpha, beta = self._constrained(x, context)
         stretch, log_det = self._stretch(_length(x - centre), alpha, beta)
         return centre + (x - centre) * stretch[..., tf.newaxis], log_det
 
-    def _inverse_and_log_det(self, y, context):
-        centre, alpha, beta = self._pull(y, context)
-        after = _length(y - centre)
-        # The root of 0 or more of r^2 + p r = alpha * after, without a difference of near numbers.
-        p = alpha + beta - after
-        root = tf.sqrt(tf.square(p) + 4 * alpha * after)
+    def _inverse_and_log_det(self, y: tf.Tensor, context: Context) -> Pair:
+        centre, alpha, beta = self._constrained(y, context)
+        radius = _length(y - centre)
+        # The root r >= 0 of r^2 + p r = alpha * radius, without a difference of close numbers.
+        p = alpha + beta - radius
+        root = tf.sqrt(tf.square(p) + 4 * alpha * radius)
         total = tf.where(p > 0, p + root, 1)
-        before = tf.where(p > 0, 2 * alpha * after / total, 0.5 * (root - p))
-        stretch, log_det = self._stretch(before, alpha, beta)
+        r = tf.where(p > 0, 2 * alpha * radius / total, 0.5 * (root - p))
+        stretch, log_det = self._stretch(r, alpha, beta)
         return centre + (y - centre) / stretch[..., tf.newaxis], -log_det
 
-    def _stretch(self, radius, alpha, beta):
-        """By how much a vector of this radius grows, and the log-det."""
-        reach = alpha + radius
+    def _stretch(self, r: tf.Tensor, alpha: tf.Tensor, beta: tf.Tensor) -> Pair:
+        """The factor by which a vector of length `r` grows, and the log-det."""
+        reach = alpha + r
         stretch = 1 + beta / reach
         along = 1 + alpha * beta / tf.square(reach)
         return stretch, (self._features - 1) * tf.math.log(stretch) + tf.math.log(along)
 
 
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Scalar products of vectors."""
+    return tf.reduce_sum(a * b, axis=-1)
+
+
 def _length(vectors: tf.Tensor) -> tf.Tensor:
     """Euclidean norms, with gradient 0 at 0."""
-    squares = dot(vectors, vectors)
+    squares = _dot(vectors, vectors)
     positive = squares > 0
     return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1)), squares)

@@ -14,7 +14,6 @@ from tfp_flows.core.evaluation import (
     add_penalty,
     at_index,
     current,
-    settings_version,
     summing_penalties,
 )
 from tfp_flows.core.loop import Loop
@@ -267,7 +266,7 @@ class Repeat(FlowBijector):
         if not tf.executing_eagerly():
             return self._visited_step(i, y, context, measure)
         # Eager reads would see the template's own variables.
-        arguments = (i, y, context, measure, settings_version())
+        arguments = (i, y, context, measure, current().key)
         return self._traced_visit.get_concrete_function(*arguments)(*arguments)
 
     def _visited_step(self, i, y, context, measure, _=None):

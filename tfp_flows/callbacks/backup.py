@@ -1,4 +1,4 @@
-"""Backups of a training that may be killed at any moment."""
+"""Backups of a training that may be interrupted at any moment."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from tfp_flows.saving import remove_stale_drafts
 
 
 class BackupAndRestore(keras.callbacks.Callback):
-    """Keras's `BackupAndRestore` for a `FlowModel`, in one file that is whole at any moment.
+    """Keras's `BackupAndRestore` for a `FlowModel`, in one file that is written atomically.
 
-    Run the same script again after an interruption: `fit` goes on where the last backup was
-    made. Weights, the optimizer's state and loss scale, initialisation flags, the seed of noise and
-    of the order of rows, the place in the epoch, and what the guard against outliers remembers
-    are all in the file, so that the resumed run is the uninterrupted one. `fit` puts this callback
-    in the place of Keras's own, whose weights and epoch are two files: between them a kill would
-    have an epoch trained twice.
+    Run the same script again after an interruption: `fit` resumes where the last backup was made.
+    The file holds the weights, the optimizer's state and loss scale, the initialisation flags, the
+    seed of noise and of the order of rows, the position in the epoch, and the usual size of the
+    gradients, so that the resumed run equals an uninterrupted one. `fit` replaces Keras's own
+    callback by this one: it writes weights and epoch to two files, and a kill between them
+    would repeat an epoch.
 
-    Of arrays, an epoch that was interrupted goes on with the rows it had not seen; so it does of
-    a `tf.data.Dataset` which gives the same batches each time. A generator's epoch begins anew.
+    An interrupted epoch of arrays resumes with the rows that it has not seen, and so does one of a
+    `tf.data.Dataset` that gives the same batches each time. An epoch of a generator starts again.
 
     Args:
-      backup_dir: a folder for the backup, which is made if need be.
-      save_freq: `"epoch"`, or a number of batches after which there is a backup as well.
-      delete_checkpoint: whether the backup goes once the training has ended.
+      backup_dir: a local folder for the backup, created if missing.
+      save_freq: `"epoch"`; or a number of batches, after which there is a backup as well as at the
+        end of each epoch.
+      delete_checkpoint: whether the backup is deleted at the end of the training.
 
     Raises:
-      ValueError: another `save_freq`; a `backup_dir` that is not local; from `fit`: the backup is
-        of another flow, or damaged.
+      ValueError: if `save_freq` is neither `"epoch"` nor a positive int, or `backup_dir` is not
+        local; from `fit`, if the backup is of another flow or damaged.
 
     Example:
       >>> import tempfile
@@ -57,7 +58,9 @@ class BackupAndRestore(keras.callbacks.Callback):
     ):
         super().__init__()
         if save_freq != "epoch" and not (type(save_freq) is int and save_freq > 0):
-            raise ValueError(f"save_freq is 'epoch' or a number of batches, got {save_freq!r}.")
+            raise ValueError(
+                f"save_freq must be 'epoch' or a number of batches, got {save_freq!r}."
+            )
         self.backup_dir = saving.local_path(backup_dir)
         self.save_freq = save_freq
         self.delete_checkpoint = delete_checkpoint
@@ -65,11 +68,21 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     @property
     def path(self) -> Path:
-        """The backup."""
+        """The path of the backup."""
         return self.backup_dir / "latest.weights.h5"
 
     def restore(self, model: keras.Model) -> bool:
-        """Reads the backup into `model`; returns whether there was one."""
+        """Reads the backup into `model`.
+
+        Args:
+          model: a `FlowModel`.
+
+        Returns:
+          Whether there was a backup.
+
+        Raises:
+          ValueError: if the backup is of another flow, or damaged.
+        """
         remove_stale_drafts(self.path)
         if not self.path.exists():
             return False
@@ -77,7 +90,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             model.load_weights(self.path)
         except Exception as error:
             raise ValueError(
-                f"The backup {self.path} cannot be read into this model: {error} To begin anew, "
+                f"The backup {self.path} cannot be read into this model: {error} To start again, "
                 "move it away."
             ) from error
         return True
@@ -106,8 +119,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             self.backup_dir.rmdir()
 
 
-def resumable(callbacks: list[Any]) -> list[Any]:
-    """The callbacks, with ours in the place of Keras's own `BackupAndRestore`."""
+def replace_keras_backups(callbacks: list[Any]) -> list[Any]:
+    """The callbacks, each `BackupAndRestore` of Keras replaced by ours."""
     theirs = keras.callbacks.BackupAndRestore
     return [
         BackupAndRestore(c.backup_dir, c.save_freq, c.delete_checkpoint)
@@ -117,13 +130,13 @@ def resumable(callbacks: list[Any]) -> list[Any]:
     ]
 
 
-def restore(model: keras.Model, callbacks: list[Any]) -> bool:
-    """Restores `model` from the first backup that there is; returns whether there is one."""
+def restore_backup(model: keras.Model, callbacks: list[Any]) -> bool:
+    """Restores `model` from the first backup found; returns whether there is one."""
     return any(c.restore(model) for c in callbacks if isinstance(c, BackupAndRestore))
 
 
 @contextlib.contextmanager
-def kept(callbacks: list[Any]) -> Iterator[None]:
+def keep_backups(callbacks: list[Any]) -> Iterator[None]:
     """Within the block, the end of a training does not delete its backups."""
     backups = [c for c in callbacks if isinstance(c, BackupAndRestore) and c.delete_checkpoint]
     for backup in backups:

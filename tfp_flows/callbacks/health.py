@@ -10,100 +10,72 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.callbacks.health_plot import draw
-from tfp_flows.callbacks.measures import measure_layers, not_finite_variables, worst
+from tfp_flows.callbacks.measures import measure_layers, not_finite_variables, quantity, worst
 from tfp_flows.core import private
 from tfp_flows.keras_engine import keras
-
-
-class State:
-    """The variables of a model's flow and of its optimizer, but for the learning rate, as of now.
-
-    Args:
-      model: a `FlowModel`, compiled.
-    """
-
-    def __init__(self, model: keras.Model):
-        variables, rate = model.optimizer.variables, private.learning_rate(model.optimizer)
-        variables = variables() if callable(variables) else variables  # optimizers of old
-        kept = [*model.flow.variables, *(v for v in variables if v is not rate)]
-        self._values: list[tuple[Any, np.ndarray]] = [(v, v.numpy()) for v in kept]
-
-    def restore(self) -> None:
-        """Gives the variables the values that they had."""
-        for variable, value in self._values:
-            variable.assign(value)
-
-
-def validate_no_schedule(optimizer: Any) -> None:
-    """Raises ValueError for a learning rate that cannot be lowered."""
-    rate = private.learning_rate(optimizer)
-    if callable(rate):
-        raise ValueError(
-            f"The learning rate follows a {type(rate).__name__}, which cannot be lowered. Give "
-            "FlowHealth factor=1 (to roll back alone) or another action, or the optimizer a number."
-        )
-
 
 ACTIONS = ("stop", "roll_back", "lower_rate", "warn")
 
 
 class FlowHealth(keras.callbacks.Callback):
-    """Measures every layer of a flow while it trains; names the first that goes bad, and acts.
+    """Measures every layer of a flow during training; names the first that fails a check, and acts.
 
-    It looks before the first batch, after every epoch, and if `every` is a number, after so many
-    batches as well. At a look a probe goes through the layers from data to latent. The flow is
-    well if no variable and no layer holds NaN or infinity, no measure passes its limit (None
-    stands for no limit), the loss is finite, and no batch had to be left out.
+    It checks before the first batch, after every epoch, and also after every `every` batches if
+    that is a number. A check passes a probe through the layers, from data to latent. The flow is
+    healthy if no variable and no layer holds NaN or infinity, no measure exceeds its limit, the
+    loss is finite, and no batch had to be skipped.
 
     `fit` skips batches whose gradients are not finite, or a thousand times as large as usual.
-    Without this callback it stops at the end of the epoch because of the former, and warns of
-    both; with it, they are a fault like any other.
+    Without this callback it warns of both, and stops at the end of the epoch because of the
+    former; with it, they are a fault like any other.
 
     Put it before callbacks that save, so that they save what it leaves. Callbacks after it and
-    `History` find in the logs of an epoch, as `health_round_trip`, `health_log_det`,
-    `health_condition` and `health_saturation`, the largest measure of all layers, and
-    `health_left_out`; so TensorBoard draws them, and `ModelCheckpoint` can monitor them.
+    `History` find in the logs of an epoch the largest measure of all layers, as
+    `health_round_trip`, `health_log_det`, `health_condition` and `health_saturation`, and
+    `health_skipped`; so TensorBoard draws them, and `ModelCheckpoint` can monitor them.
 
     Args:
-      probe: examples, `[n, *event_shape]`; a hundred are plenty. For `Dequantized`, pixels.
+      probe: examples, `[n, *event_shape]`, of which a hundred suffice; for `Dequantized`, pixels.
       context: for a conditional flow, `[n, *context_shape]`.
-      every: `"epoch"`, or a number of batches. A number has `fit` run one step at a time.
-      action: what to do about a flow that is not well. Each warns, and says which layer it is.
+      every: `"epoch"`, or a number of batches, with which `fit` runs one step at a time.
+      action: what to do if a check fails. Each action warns, and names the layer.
 
         * `"stop"` ends the training.
-        * `"roll_back"` restores the weights and the optimizer's state of the last look at which
-          all was well, and lowers the learning rate.
+        * `"roll_back"` restores weights, optimizer state and usual gradients of the last check
+          that passed, and lowers the learning rate.
         * `"lower_rate"` lowers the learning rate.
         * `"warn"` does nothing more.
-      factor: of the learning rate at each roll-back or lowering; 1 leaves it.
-      most: how often it may roll back or lower the rate in one `fit`, which then raises.
+      factor: by which a roll-back or lowering multiplies the learning rate; 1 leaves it.
+      max_actions: how often one `fit` may roll back or lower the rate before it raises.
       round_trip: limit of the error of a layer's `forward(inverse(x))`, relative to the largest
-        entry. Rounding makes it 1e-7 in float32; from 1e-3 on reconstructions are poor.
+        entry; None for no limit, as for all limits. Rounding makes it 1e-7 in float32; from 1e-3
+        on reconstructions are poor.
       condition: limit of the condition number of 1x1 convolutions and other matrices. At 1e4,
         float32 keeps three digits.
-      saturation: limit of the share of a coupling's scales where the slope of its scale map is
-        less than a hundredth of that at 0: they hardly learn any more.
+      saturation: limit of the share of a layer's scales where the slope of the scale map is
+        less than a hundredth of that at 0, so that they hardly learn any more.
       log_det: limit of a layer's log-det in nats per entry of the event, of either sign. At 10
         a layer stretches every entry by 22,000. The constants of an `ActNorm` do not count: they
         follow the unit of the data.
-      left_out: how many batches may be left out between two looks.
-      verbose: 1 prints a line at every look.
+      skipped: limit of the number of batches skipped between two checks.
+      verbose: 1 prints a line at every check.
 
     Attributes:
-      history: one record a look of this `fit`, as plain dicts for JSON: `epoch` (from 1; 0 is
-        before training), `step`, `loss`, `learning_rate`, `left_out`, `not_finite` (paths of
-        variables), `fault` (a text, or None), `action` (what was done, or None), and `layers`,
-        from data to latent: the path that the layer's variables begin with as `layer` (with `[i]`
-        for step `i` of a `Repeat`), `type`, and its measures `not_finite` (examples),
-        `round_trip`, `log_det_min`, `log_det_max`, `condition` and `saturation`, as far as it has
-        them; None is a number that is not finite.
+      history: one record for each check of the last `fit`, as plain dicts for JSON, with None for
+        numbers that are not finite: `epoch` (from 1; 0 is before training), `step`, `loss`,
+        `learning_rate`, `skipped`, `not_finite` (paths of variables), `fault` (a text, or None),
+        `action` (what was done, or None), and `layers`, from data to latent: the path that the
+        layer's variables begin with as `layer` (with `[i]` for step `i` of a `Repeat`), `type`, and
+        those of the measures `not_finite` (examples), `round_trip`, `log_det_min`, `log_det_max`,
+        `condition`, `saturation` and other `FlowBijector.diagnostics` that the layer has.
       message: the last warning, "" if there is none.
 
     Raises:
-      ValueError: an unknown action or number; and from `fit`: a probe that the flow cannot take, a
-        learning rate that follows a schedule and so cannot be lowered, or no state to go back to.
-      TypeError: from `fit`, the flow has no bijector.
-      RuntimeError: from `fit`, the flow is still not well after `most` actions.
+      ValueError: if the action is unknown or a number out of range; from `fit`, if the flow cannot
+        take the probe, the learning rate follows a schedule and so cannot be lowered, or a check
+        fails before training, so that there is no state to roll back to.
+      TypeError: from `fit`, if the flow has no bijector.
+      RuntimeError: from `fit`, if a check fails after `max_actions` actions.
 
     Example:
       >>> import tfp_flows as flows
@@ -118,18 +90,18 @@ class FlowHealth(keras.callbacks.Callback):
 
     def __init__(
         self,
-        probe,
-        context=None,
+        probe: Any,
+        context: Any = None,
         every: str | int = "epoch",
         action: str = "stop",
         factor: float = 0.5,
-        most: int = 5,
+        max_actions: int = 5,
         *,
         round_trip: float | None = 1e-3,
         condition: float | None = 1e4,
         saturation: float | None = 0.5,
         log_det: float | None = 10.0,
-        left_out: int | None = 0,
+        skipped: int | None = 0,
         verbose: int = 0,
     ):
         super().__init__()
@@ -137,109 +109,112 @@ class FlowHealth(keras.callbacks.Callback):
             raise ValueError(f"action must be one of {ACTIONS}, got {action!r}.")
         if every != "epoch" and not (type(every) is int and every > 0):
             raise ValueError(f"every must be 'epoch' or a number of batches, got {every!r}.")
-        if not 0.0 < factor <= 1.0 or most < 1:
-            raise ValueError(f"0 < factor <= 1 and most >= 1 are needed, got {factor} and {most}.")
-        self._probe, self._context = probe, context
-        self.action, self.factor, self.most, self.verbose = action, factor, most, verbose
-        self.limits = {  # causes before what comes of them
+        if not 0.0 < factor <= 1.0:
+            raise ValueError(f"factor must be over 0 and at most 1, got {factor}.")
+        if max_actions < 1:
+            raise ValueError(f"max_actions must be 1 or more, got {max_actions}.")
+        self._probe = probe if context is None else (probe, context)
+        self._every, self.action, self.factor = every, action, factor
+        self.max_actions, self.verbose = max_actions, verbose
+        self.limits = {  # causes before their effects
             "not_finite": 0,
             "condition": condition,
             "saturation": saturation,
             "log_det": log_det,
             "round_trip": round_trip,
-            "left_out": left_out,
+            "skipped": skipped,
         }
         self.history: list[dict[str, Any]] = []
         self.message = ""
-        self._every = every
-        if every != "epoch":  # only then does it want to see batches, which slows small steps down
+        if every != "epoch":  # defined only then, as `fit` runs single steps for such a method
             self.on_train_batch_end = self._after_batch
 
-    def on_train_begin(self, logs=None):
-        given = self._probe if self._context is None else (self._probe, self._context)
-        self.model.check_examples(given)
-        self._examples = [tf.convert_to_tensor(e) for e in tf.nest.flatten(given)]
+    def on_train_begin(self, logs: dict[str, Any] | None = None):
+        self.model.check_examples(self._probe)
+        self._examples = [tf.convert_to_tensor(e) for e in tf.nest.flatten(self._probe)]
         if self.action in ("roll_back", "lower_rate") and self.factor < 1.0:
-            validate_no_schedule(self.model.optimizer)
-        self._healthy: State | None = None
-        self._acted, self._epoch, self.history, self.message = 0, 0, [], ""
-        self._look({})
+            _validate_no_schedule(self.model.optimizer)
+        self._snapshot = None
+        self._actions, self._epoch, self.history, self.message = 0, 0, [], ""
+        self._check({})
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._seen = epoch + 1, 0
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None):
+        self._epoch, self._checked = epoch + 1, 0
 
-    def _after_batch(self, batch, logs=None):
-        if batch + 1 - self._seen >= self._every:
-            self._seen = batch + 1
-            self._look(logs)
+    def _after_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch + 1 - self._checked >= self._every:
+            self._checked = batch + 1
+            self._check(logs or {})
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._look(logs)
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None):
+        self._check(logs or {})
         if logs is not None:  # the same dict goes on to the callbacks after this one
             for name, value in worst(self.history[-1]["layers"]).items():
                 logs[f"health_{name}"] = value
-            of_epoch = [r["left_out"] for r in self.history if r["epoch"] == self._epoch]
-            logs["health_left_out"] = sum(of_epoch)
+            of_epoch = [r["skipped"] for r in self.history if r["epoch"] == self._epoch]
+            logs["health_skipped"] = sum(of_epoch)
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draws the history: a panel for each measure, with its limit, and a line for each layer.
 
         Args:
-          path: of the picture, whose ending says of which kind (`.png`, `.pdf`, `.svg`).
+          path: where to write the picture; its ending gives the format (`.png`, `.pdf`, `.svg`).
 
         Raises:
-          ImportError: matplotlib is missing, which comes with `tfp_flows[examples]`.
-          RuntimeError: there was no `fit` yet.
+          ImportError: if matplotlib, which comes with `tfp_flows[examples]`, is missing.
+          RuntimeError: if there was no `fit` yet.
         """
         if not self.history:
-            raise RuntimeError("Nothing to plot yet: give the callback to fit first.")
+            raise RuntimeError("Nothing to plot yet: pass the callback to fit first.")
         draw(self.history, self.limits, path)
 
-    def _look(self, logs) -> None:
-        layers = measure_layers(self.model.flow, *self._examples)
-        left_out = self.model._guard.take()
-        if not self.history:  # what came before is no concern of this training
-            left_out = type(left_out)()
+    def _check(self, logs: dict[str, Any]) -> None:
+        """Measures, records, and acts if need be."""
+        flow, optimizer = self.model.flow, self.model.optimizer
+        state = self.model.training_state
+        layers = measure_layers(flow, *self._examples)
+        skipped, why_skipped = 0, ""
+        if self.history:  # the first check leaves those of a resumed epoch to the next one
+            counts = state.guard.take()
+            skipped, why_skipped = sum(counts), state.guard.describe(counts, optimizer)
         record = {
             "epoch": self._epoch,
-            "step": _number(self.model.optimizer.iterations),
-            "loss": _finite_or_none((logs or {}).get("loss")),
-            "learning_rate": _number(self.model.optimizer.learning_rate),
-            "left_out": sum(left_out),
+            "step": _number(optimizer.iterations),
+            "loss": _finite_or_none(logs.get("loss")),
+            "learning_rate": _number(optimizer.learning_rate),
+            "skipped": skipped,
             "layers": layers,
-            "not_finite": not_finite_variables(self.model.flow, layers),
+            "not_finite": not_finite_variables(flow, layers),
             "fault": None,
             "action": None,
         }
         self.history.append(record)
-        why = self.model._guard.describe(left_out, self.model.optimizer)
-        record["fault"] = self._fault(record, logs or {}, why)
-        if record["fault"] is None:
-            if self.action == "roll_back":
-                self._healthy = State(self.model)
-        else:
+        record["fault"] = self._fault(record, logs, why_skipped)
+        if record["fault"]:
             self._act(record)
+        elif self.action == "roll_back":
+            self._snapshot = state.snapshot()
         if self.verbose:
-            found = record["fault"] or f"{len(layers)} layers are well"
-            print(f"\nFlowHealth, epoch {self._epoch}: {found}")
+            result = record["fault"] or f"{len(layers)} layers are healthy"
+            print(f"\nFlowHealth, epoch {self._epoch}: {result}")
 
-    def _fault(self, record: dict[str, Any], logs: dict[str, Any], why: str) -> str | None:
-        """What is wrong, at the first layer where anything is; None if all is well."""
+    def _fault(self, record: dict[str, Any], logs: dict[str, Any], why_skipped: str) -> str | None:
+        """What is wrong, at the first layer where anything is; None if the flow is healthy."""
         if record["not_finite"]:
             return f"variable {record['not_finite'][0]} is not finite"
         for layer in record["layers"]:
             for name, limit in self.limits.items():
-                for value in (v for k, v in layer.items() if k.startswith(name)):
+                for value in (v for k, v in layer.items() if quantity(k) == name):
                     if limit is not None and (value is None or abs(value) > limit):
                         found = "not finite" if value is None else f"{value:.3g}"
                         return (
                             f"layer {layer['layer']} ({layer['type']}): {name} is {found}, the "
                             f"limit is {limit:g}"
                         )
-        left_out, limit = record["left_out"], self.limits["left_out"]
-        if limit is not None and left_out > limit:
-            return f"{left_out} batch(es) left out, the limit is {limit}: {why.rstrip('.')}"
-        if not left_out and record["loss"] is None and "loss" in logs:
+        skipped, limit = record["skipped"], self.limits["skipped"]
+        if limit is not None and skipped > limit:
+            return f"{skipped} batch(es) skipped, the limit is {limit}: {why_skipped.rstrip('.')}"
+        if not skipped and record["loss"] is None and "loss" in logs:
             return f"the loss is {logs['loss']}, though every layer is finite on the probe"
         return None
 
@@ -251,24 +226,25 @@ class FlowHealth(keras.callbacks.Callback):
         elif self.action != "warn":
             if self.action == "roll_back":
                 self._roll_back()
-            if self._acted == self.most:
+            if self._actions == self.max_actions:
                 raise RuntimeError(
-                    f"{self.message} This is so after {self.most} times of {self.action!r}, the "
-                    "most allowed. Look at that layer and at the data, or lower the learning rate."
+                    f"{self.message} The action {self.action!r} was taken {self.max_actions} "
+                    "times, which is max_actions. Look at that layer and at the data, or lower the "
+                    "learning rate."
                 )
-            self._acted += 1
+            self._actions += 1
             self._lower_rate(record["learning_rate"])
         record["action"] = self.action
         warnings.warn(self.message, stacklevel=2)
 
     def _roll_back(self) -> None:
-        if self._healthy is None:
+        if self._snapshot is None:
             raise ValueError(
-                f"{self.message} It was so before training began, so there is nothing to roll "
-                "back to. Mend the flow, raise that limit, or choose another action."
+                f"{self.message} This was so before training began, so there is nothing to roll "
+                "back to. Repair the flow, raise that limit, or choose another action."
             )
-        self._healthy.restore()
-        self.message += " The weights of the last healthy look are back."
+        self._snapshot.restore()
+        self.message += " The weights of the last check that passed are restored."
 
     def _lower_rate(self, rate: float) -> None:
         if self.factor < 1.0:
@@ -276,10 +252,20 @@ class FlowHealth(keras.callbacks.Callback):
             self.message += f" The learning rate is now {rate * self.factor:.3g}."
 
 
-def _number(variable) -> int | float:
+def _validate_no_schedule(optimizer: Any) -> None:
+    """Raises ValueError for a learning rate that cannot be lowered."""
+    rate = private.learning_rate(optimizer)
+    if callable(rate):
+        raise ValueError(
+            f"The learning rate follows a {type(rate).__name__}, which cannot be lowered. Give "
+            "FlowHealth factor=1 (to roll back alone) or another action, or the optimizer a number."
+        )
+
+
+def _number(variable: Any) -> int | float:
     """The value of a variable, of either Keras, on one device or on several."""
     return tf.convert_to_tensor(variable).numpy().item()
 
 
-def _finite_or_none(value) -> float | None:
+def _finite_or_none(value: Any) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None

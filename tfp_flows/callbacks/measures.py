@@ -97,13 +97,18 @@ def _bijectors(flow: tfd.Distribution, x: tf.Tensor, context) -> Iterator[tuple]
     yield f"{prefix}bijector", flow.bijector, tf.cast(x, flow.dtype), features
 
 
+def quantity(measure: str) -> str:
+    """What a measure is of: `log_det` for `log_det_min` and `log_det_max`."""
+    return measure.removesuffix("_min").removesuffix("_max")
+
+
 def worst(layers: list[dict[str, Any]]) -> dict[str, float]:
-    """The largest value of each measure over all layers; NaN where one is not finite."""
+    """The largest value of each quantity over all layers; NaN where one is not finite."""
     found = {}
-    for measure in ("round_trip", "log_det", "condition", "saturation"):
-        values = [v for layer in layers for name, v in layer.items() if name.startswith(measure)]
+    for name in ("round_trip", "log_det", "condition", "saturation"):
+        values = [v for layer in layers for k, v in layer.items() if quantity(k) == name]
         if values:
-            found[measure] = math.nan if None in values else float(max(map(abs, values)))
+            found[name] = math.nan if None in values else float(max(map(abs, values)))
     return found
 
 

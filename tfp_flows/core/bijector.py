@@ -17,10 +17,10 @@ from tfp_flows.core.variables import FrozenByNetworks
 
 tfb = tfp.bijectors
 
-# (layer, its data, context) -> (latents, what was measured: a nest of tensors)
-Measure = Callable[[tfb.Bijector, tf.Tensor, Any], tuple[tf.Tensor, Any]]
 Context = tf.Tensor | None
 Pair = tuple[tf.Tensor, tf.Tensor]  # value and log-det
+# (layer, its data, context) -> (latents, what was measured: a nest of tensors)
+Measure = Callable[[tfb.Bijector, tf.Tensor, Context], tuple[tf.Tensor, Any]]
 
 
 class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
@@ -217,7 +217,7 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """
         return *self.inverse_and_log_det(y, event_ndims, context), None
 
-    def diagnostics(self, y: tf.Tensor, context=None) -> dict[str, tf.Tensor]:
+    def diagnostics(self, y: tf.Tensor, context: Context = None) -> dict[str, tf.Tensor]:
         """Scalars by name that tell how healthy this layer is; none by default.
 
         `FlowHealth` records them next to what it measures of every layer, and compares those
@@ -242,7 +242,9 @@ class FlowBijector(FrozenByNetworks, Copyable, tfb.Bijector):
         """
         return [(path, self)]
 
-    def visit_layers(self, y: tf.Tensor, context, measure: Measure, found: list) -> tf.Tensor:
+    def visit_layers(
+        self, y: tf.Tensor, context: Context, measure: Measure, found: list
+    ) -> tf.Tensor:
         """Takes data to latents, and appends to `found` what is measured of each of the `layers`.
 
         Args:

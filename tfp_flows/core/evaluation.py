@@ -58,7 +58,7 @@ class Evaluation:
     @property
     def in_training(self) -> bool:
         """Whether in training mode; False outside of any Keras model, unless set."""
-        return private.keras_training() if self.training is None else self.training
+        return any(private.keras_modes()) if self.training is None else self.training
 
     @property
     def collects_penalties(self) -> bool:
@@ -78,8 +78,12 @@ class Evaluation:
         )
 
     def repeated(self) -> dict[str, Any]:
-        """The fields for `evaluating` with which a later evaluation computes the same values."""
-        return {"training": self.in_training, "noise": self.noise, "indices": self.indices}
+        """The fields for `evaluating` with which a later evaluation computes the same values.
+
+        Its penalties are nobody's: they were added the first time.
+        """
+        same = {"training": self.in_training, "noise": self.noise, "indices": self.indices}
+        return same | {"penalties": None}
 
 
 # The one ambient channel: of each thread by itself.

@@ -1,8 +1,8 @@
 """One evaluation for a value and its log-det in a graph, and nowhere an outdated value.
 
-TFP calls `inverse(y)` and `forward_log_det_jacobian(x)` one after the other, and its containers
-call their parts once more, so an expensive conditioner would run two or three times. TFP's own answer is
-a cache keyed by the identity of tensors, which in eager mode outlives updates of the variables.
+TFP calls `inverse(y)` and then `forward_log_det_jacobian(x)`, and its containers call their parts
+once more, so an expensive conditioner would run two or three times. TFP's own answer is a cache
+keyed by the identity of tensors, which in eager mode outlives updates of the variables.
 `Memo` replaces it, and answers where that is both right and cheap:
 
 * In a graph, while no op was added that may write a variable of the bijector, the `Evaluation` is
@@ -116,7 +116,7 @@ class _Entries:
         return entry
 
     def follow(self, bijector: Any) -> bool:
-        """Notes the variables of the bijector, which its evaluation may have made, if any."""
+        """Looks up the variables, which an evaluation may have made; returns whether all exist."""
         try:
             variables = bijector.variables
         except ValueError:  # another conditioner of the bijector is not built yet

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from tfp_flows.core import private
+from tfp_flows.core.evaluation import current
 from tfp_flows.core.variables import LiveVariables, held_layers, is_keras_layer, validate_tracked
 
 
 class Network(tf.Module):
     """A conditioner: a Keras 3 or tf_keras layer, a `tf.Module` or a plain function.
 
-    It keeps the network's variables in sight of `tf.Module`, lets any number of batch
-    dimensions through networks that know only one, and refuses variables nobody tracks.
+    It shows the network's variables to `tf.Module`, takes any number of batch dimensions where
+    the network takes only one, and raises an error if the network reads untracked variables.
 
     Args:
       net: called as `net(x)`, or as `net(x, context)` where a context is given.
       name: a name for messages.
+
+    Raises:
+      TypeError: if `net` is not callable, or is a class.
     """
 
     def __init__(self, net: Any, name: str = "network"):
@@ -44,7 +49,7 @@ class Network(tf.Module):
         return self._net
 
     def follow_frozen(self) -> None:
-        """Freezes the variables of layers that were frozen since, and the other way round."""
+        """Marks variables as trainable or not, as their layers are now."""
         list(self._keras_variables)
 
     @property
@@ -56,7 +61,7 @@ class Network(tf.Module):
     def is_random(self) -> bool:
         """Whether a second evaluation cannot repeat the random numbers of the first.
 
-        So it is with tf_keras's dropout, whose generators keep their state out of sight.
+        As with dropout of tf_keras, whose generators hide their state.
         """
         if not isinstance(self._net, tf_keras.layers.Layer):
             return False
@@ -67,24 +72,27 @@ class Network(tf.Module):
         x: tf.Tensor,
         event_ndims: int,
         width: int,
-        context=None,
+        context: tf.Tensor | None = None,
         num_params: int | None = None,
     ) -> tf.Tensor:
-        """Returns the parameters for `x`: its shape, with `width` as the last dimension.
+        """Computes the parameters for `x`.
 
         Args:
           x: `[..., *event]`, of `event_ndims` event dimensions.
           event_ndims: how many dimensions the network takes as one example.
           width: the size of the last dimension that the caller needs.
-          context: `[..., width]`, with batch dimensions that broadcast against those of `x`; the
+          context: `[..., k]`, with batch dimensions that broadcast against those of `x`; the
             network's second argument (its second input, if it is a Keras model), unless None.
-          num_params: of each entry; if given, the network may also return `[..., *event,
-            num_params]`, as `tfb.AutoregressiveNetwork` does.
+          num_params: parameters for each entry of the event, for networks that return `[...,
+            *event, num_params]`, as `tfb.AutoregressiveNetwork` does.
+
+        Returns:
+          `[..., *event[:-1], width]`, of the dtype of `x`.
 
         Raises:
-          ValueError: the network's output has another shape; or it takes a context and gets
+          ValueError: if the network's output has another shape; if it takes a context and gets
             none, or the other way round.
-          UntrackedVariableError: it reads variables that it does not own.
+          UntrackedVariableError: if it reads variables that it does not own.
         """
         batch_ndims = x.shape.rank - event_ndims
         event, sizes = x.shape[batch_ndims:], tf.shape(x)
@@ -97,7 +105,8 @@ class Network(tf.Module):
         expected = event[:-1] + [width]
         if inputs.shape[0] == 0:  # oneDNN's convolutions give an empty batch the wrong shape
             return tf.zeros([*x.shape[:-1], width], x.dtype)
-        out = self._call_net(inputs, context)
+        with self._guarded():
+            out = self._net(*self._arguments(inputs, context))
         if num_params and tf.is_tensor(out) and out.shape.rank == 2 + event_ndims:
             out = _joined(out, [*event, num_params], expected)
         if not tf.is_tensor(out) or not out.shape[1:].is_compatible_with(expected):
@@ -113,18 +122,23 @@ class Network(tf.Module):
         return out
 
     def features(self, x: tf.Tensor) -> tf.Tensor:
-        """The network's plain output, of whatever shape."""
-        return self._call_net(x, None)
+        """The network's output as it is, of any shape."""
+        with self._guarded():
+            return self._net(*self._arguments(x, None))
 
-    def _call_net(self, x: tf.Tensor, context) -> tf.Tensor:
-        # Every trace is guarded, and the first eager call: the later ones read the same.
-        guard = not (self._checked and tf.executing_eagerly())
-        with validate_tracked(self) if guard else contextlib.nullcontext():
-            out = self._net(*self._arguments(x, context))
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Within the block the network is called: variables are checked, and the mode is set."""
+        # Every trace is checked, and the first eager call: the later ones read the same.
+        checks = not (self._checked and tf.executing_eagerly())
+        with (
+            validate_tracked(self) if checks else contextlib.nullcontext(),
+            private.keras_mode(current().in_training),
+        ):
+            yield
         self._checked = True
-        return out
 
-    def _arguments(self, x: tf.Tensor, context) -> tuple:
+    def _arguments(self, x: tf.Tensor, context: tf.Tensor | None) -> tuple:
         """What the network is called with: Keras models take all their inputs as one list."""
         inputs = len(getattr(self._net, "inputs", None) or ())  # known of functional models only
         if inputs and inputs != 1 + (context is not None):

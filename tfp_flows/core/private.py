@@ -7,7 +7,8 @@ Hooks that TFP and TensorFlow make for subclasses (`_log_prob`, `_forward`, `_pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras as keras_3
@@ -141,16 +142,38 @@ def tf_variable(variable: Any) -> tf.Variable:
     return variable._value
 
 
-def keras_training() -> bool:
-    """Whether a Keras model of either engine is being called in training mode.
+def keras_modes() -> tuple[bool, bool]:
+    """Whether a model of Keras 3, and whether one of tf_keras, is being called in training mode.
 
-    Without it `BatchNorm` and noise would have to be told by hand inside a user's own Keras layer.
+    Without it `BatchNorm` and noise would have to be told the mode by hand.
     """
     context = keras_3.src.backend.common.global_state.get_global_attribute("current_call_ctx")
-    if context is not None and context.training is not None:
-        return bool(context.training)
-    context = tf_keras.src.engine.base_layer_utils.call_context()
-    return bool(context.in_call and context.training)
+    legacy = tf_keras.src.engine.base_layer_utils.call_context()
+    return bool(getattr(context, "training", None)), bool(legacy.training)
+
+
+@contextlib.contextmanager
+def keras_mode(training: bool) -> Iterator[None]:
+    """Within the block, layers of either engine run as in a model that is called in this mode.
+
+    Without it dropout and batch normalisation would be in inference mode in networks of the other
+    engine, and where activations are recomputed for a gradient, outside of the model's call.
+    """
+    of_keras_3, of_tf_keras = keras_modes()
+    state = keras_3.src.backend.common.global_state
+    legacy = tf_keras.src.engine.base_layer_utils.call_context()
+    with contextlib.ExitStack() as stack:
+        if of_keras_3 != training:
+            before = state.get_global_attribute("current_call_ctx")
+            context = keras_3.src.layers.layer.CallContext(entry_layer=None)
+            context.training = training
+            state.set_global_attribute("current_call_ctx", context)
+            stack.callback(state.set_global_attribute, "current_call_ctx", before)
+        if of_tf_keras != training:
+            in_call = legacy.in_call
+            stack.enter_context(legacy.enter(None, None, False, {"training": training}))
+            legacy.in_call = in_call  # a layer that is not called by another clears its losses
+        yield
 
 
 def has_random_state(layer: Any) -> bool:

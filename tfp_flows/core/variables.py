@@ -62,6 +62,13 @@ class LiveVariables(collections.abc.Sequence):
         return self._variables()[index]
 
 
+def given_or_new(
+    variable: tf.Variable | None, initial: Any, name: str, **settings: Any
+) -> tf.Variable:
+    """The variable, or where none is given a new one with this initial value."""
+    return tf.Variable(initial, name=name, **settings) if variable is None else variable
+
+
 def is_keras_layer(net: Any) -> bool:
     """Whether `net` is a layer of Keras 3 or of tf_keras."""
     return isinstance(net, keras.layers.Layer | tf_keras.layers.Layer)

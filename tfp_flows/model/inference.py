@@ -1,4 +1,4 @@
-"""What a trained flow is good for: densities, samples, latents."""
+"""Inference: densities, samples and latents of a flow, by functions that are traced once."""
 
 from __future__ import annotations
 
@@ -8,53 +8,67 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows.core.evaluation import settings_version
 from tfp_flows.distributions.initialization import needs_initialization
 from tfp_flows.model import data_checks as inputs
 from tfp_flows.model.sampling import latent_sampler
-from tfp_flows.model.signatures import signatures
-from tfp_flows.model.summary import summary_table
+from tfp_flows.model.signatures import reference_candidates, signatures
+
+tfd = tfp.distributions
 
 
-class FlowUse:
-    """The part of `FlowModel` that asks the flow, through functions that are traced once."""
+class Inference:
+    """What a trained flow is used for, with every argument checked.
 
-    def log_prob(self, x, context=None) -> tf.Tensor:
-        """Log-probability of each example, in nats.
+    Args:
+      flow: the distribution.
+    """
 
-        Args:
-          x: `[n, *event_shape]`.
-          context: for a conditional flow, `[n, *context_shape]`, or one for all.
-        """
+    def __init__(self, flow: tfd.Distribution):
+        self._flow = flow
+        self._functions: dict[str, Callable] = {}
+        self._latent_sampler: Callable | None = None
+        self._traced_for: Any = None
+        self._is_initialized = False
+
+    def functions(self) -> dict[str, Callable]:
+        """The `signatures` of the flow, made anew once a setting of a bijector has changed."""
+        version = settings_version()
+        if not self._functions or self._traced_for != version:
+            self._functions, self._latent_sampler = signatures(self._flow), None
+            self._traced_for = version
+        return self._functions
+
+    def reference_candidates(self) -> dict[str, Callable]:
+        """Functions whose values can tell two flows apart, the most telling first."""
+        return reference_candidates(self._flow, self.functions())
+
+    def weights_changed(self) -> None:
+        """Has the next sample look again whether the flow is initialised."""
+        self._is_initialized = False
+
+    def of_data(self, name: str, x: Any, context: Any) -> tf.Tensor:
+        """`log_prob` or `encode`, whatever is the name; see `FlowModel`."""
         inputs.check_values(x, self._flow)
         x = tf.cast(x, self._flow.dtype)
-        return self._function("log_prob")(x, *self._contexts(x.shape[0], context))
+        return self._function(name)(x, *self._contexts(x.shape[0], context))
+
+    def decode(self, z: Any, context: Any) -> tf.Tensor:
+        """See `FlowModel.decode`."""
+        function = self._function("decode")
+        spec = function.input_signature[0]
+        z = tf.cast(z, spec.dtype)
+        if not spec.shape.is_compatible_with(z.shape):
+            raise ValueError(f"decode takes latents of shape {spec.shape}, got {z.shape}.")
+        return function(z, *self._contexts(z.shape[0], context))
 
     def sample(
-        self,
-        n: int,
-        seed=None,
-        temperature: float = 1.0,
-        batch_size: int = 1024,
-        context=None,
+        self, n: int, seed: Any, temperature: float, batch_size: int, context: Any
     ) -> tf.Tensor:
-        """Draws `n` examples.
-
-        Args:
-          n: how many.
-          seed: an `int`, or a shape-[2] stateless seed; equal seeds give equal samples.
-          temperature: scales the base distribution about its mean; below 1, samples are less
-            varied and more typical.
-          batch_size: latents that are decoded at a time, so that many examples need no more
-            memory than their own; it does not change the samples.
-          context: for a conditional flow, `[n, *context_shape]`, or one for all.
-
-        Raises:
-          RuntimeError: the flow still waits for its initialisation.
-          ValueError: a temperature for a distribution without a base.
-        """
-        self._refuse_uninitialized()
+        """See `FlowModel.sample`."""
+        self._validate_initialized()
         for name, count in (("n", n), ("batch_size", batch_size)):
             if not isinstance(count, int | np.integer) or count < (name == "batch_size"):
                 raise ValueError(
@@ -63,28 +77,44 @@ class FlowUse:
                 )
         if not (math.isfinite(temperature) and temperature >= 0.0):
             raise ValueError(f"temperature must be finite and 0 or more, got {temperature}.")
-        given = self._contexts(n, context)
-        in_parts = n > batch_size and "decode" in self._all_functions()
-        draw = self._latent_sampler() if in_parts else self._function("sample")
+        contexts, functions = self._contexts(n, context), self.functions()
+        in_parts = n > batch_size and "decode" in functions
+        if in_parts:
+            self._latent_sampler = self._latent_sampler or latent_sampler(self._flow)
+        draw = self._latent_sampler if in_parts else functions["sample"]
         arguments = {"n": tf.constant(n, tf.int32), "seed": _stateless_seed(seed)}
         if "temperature" in {spec.name for spec in draw.input_signature}:
             arguments["temperature"] = tf.constant(temperature, tf.float32)
         elif temperature != 1.0:
             raise ValueError(f"{self._flow!r} has no base distribution to scale by temperature.")
         if not in_parts:
-            return draw(*arguments.values(), *given)
-        decode, latents = self._function("decode"), draw(*arguments.values())
+            return draw(*arguments.values(), *contexts)
+        decode, latents = functions["decode"], draw(*arguments.values())
         parts = [slice(i, i + batch_size) for i in range(0, n, batch_size)]
-        return tf.concat([decode(latents[p], *_rows_of(given, p)) for p in parts], 0)
+        return tf.concat([decode(latents[p], *_rows_of(contexts, p)) for p in parts], 0)
 
-    def _contexts(self, n: int, context) -> list[tf.Tensor]:
+    def examples(self) -> dict[str, tf.Tensor]:
+        """A few examples to compare flows on, by the names of `log_prob`'s arguments."""
+        context = inputs.example_context(self._flow, 3)
+        try:  # where the density is
+            x = self._flow.sample(3, seed=[0, 1], **context)
+        except NotImplementedError:
+            x = tf.random.stateless_normal([3, *self._flow.event_shape], [0, 1])
+        return {"x": tf.cast(x, self._flow.dtype), **context}
+
+    def _function(self, name: str) -> Callable:
+        functions = self.functions()
+        if name not in functions:
+            raise ValueError(f"{self._flow!r} has no bijector, so no latents to {name}.")
+        return functions[name]
+
+    def _contexts(self, n: int, context: Any) -> list[tf.Tensor]:
         """A list of one tensor, a context for each of `n` examples or one row for all; or empty."""
-        shape = getattr(self._flow, "context_shape", None)
-        if shape is None and context is None:
+        if not inputs.is_conditional(self._flow):
+            if context is not None:
+                raise ValueError(f"{self._flow.name} was built without a context, and got one.")
             return []
-        if shape is None:
-            raise ValueError(f"{self._flow.name} was built without a context, and got one.")
-        context = self._flow.validated_context(context)
+        shape, context = self._flow.context_shape, self._flow.validated_context(context)
         if context.shape.rank > len(shape) + 1 or (
             context.shape.rank == len(shape) + 1 and context.shape[0] not in (1, n)
         ):
@@ -92,10 +122,10 @@ class FlowUse:
                 f"Give one context of shape {shape} for all, or {n} of them; got {context.shape}."
             )
         context = tf.reshape(context, [-1, *shape])  # a single one stays so, and is encoded once
-        inputs.check_context(context, self._flow)
+        inputs.check_finite(context, "contexts")
         return [context]
 
-    def _refuse_uninitialized(self) -> None:
+    def _validate_initialized(self) -> None:
         # Looked up once: a flow that is initialised stays so.
         self._is_initialized = self._is_initialized or not needs_initialization(self._flow)
         if not self._is_initialized:
@@ -105,66 +135,13 @@ class FlowUse:
                 "as it was built, call flows.mark_initialized(flow)."
             )
 
-    def _latent_sampler(self) -> Callable:
-        if self._draw is None:
-            self._draw = latent_sampler(self._flow)
-        return self._draw
 
-    def encode(self, x, context=None) -> tf.Tensor:
-        """Data to latent. `x`: `[n, *event_shape]`; pixels count as the middle of their bins."""
-        inputs.check_values(x, self._flow)
-        x = tf.cast(x, self._flow.dtype)
-        return self._function("encode")(x, *self._contexts(x.shape[0], context))
-
-    def decode(self, z, context=None) -> tf.Tensor:
-        """Latent to data. `z`: `[n, *latent_shape]`; gives pixels where the flow models them."""
-        function = self._function("decode")
-        spec = function.input_signature[0]
-        z = tf.cast(z, spec.dtype)
-        if not spec.shape.is_compatible_with(z.shape):
-            raise ValueError(f"decode takes latents of shape {spec.shape}, got {z.shape}.")
-        return function(z, *self._contexts(z.shape[0], context))
-
-    def summary(self, print_fn: Callable[[str], Any] = print, **_) -> None:
-        """Prints the flow layer by layer, with shapes and parameter counts."""
-        print_fn(f'FlowModel "{self.name}"\n{summary_table(self._flow)}')
-
-    def _follow_settings(self) -> None:
-        """Drops what was traced before a setting changed, as `fb.ContinuousFlow.trace`."""
-        if self._settings_version != settings_version():
-            self._settings_version = settings_version()
-            self._functions, self._draw = {}, None
-            self.train_function = self.test_function = self.predict_function = None
-
-    def _function(self, name: str) -> Callable:
-        self._follow_settings()
-        if not self._functions:
-            self._functions = signatures(self._flow)
-        if name not in self._functions:
-            raise ValueError(f"{self._flow!r} has no bijector, so no latents to {name}.")
-        return self._functions[name]
-
-    def _all_functions(self) -> dict[str, Callable]:
-        self._function("log_prob")
-        return self._functions
-
-    def _probe(self) -> dict[str, tf.Tensor]:
-        """A few examples to compare on, by the names of `log_prob`'s arguments."""
-        shape, dtype = [3, *self._flow.event_shape], self._flow.dtype
-        given = inputs.example_context(self._flow, 3)
-        try:  # where the density is
-            x = self._flow.sample(3, seed=[0, 1], **given)
-        except NotImplementedError:
-            x = tf.random.stateless_normal(shape, [0, 1])
-        return {"x": tf.cast(x, dtype), **given}
-
-
-def _rows_of(given: list[tf.Tensor], part: slice) -> list[tf.Tensor]:
+def _rows_of(contexts: list[tf.Tensor], part: slice) -> list[tf.Tensor]:
     """The contexts of a part of the examples."""
-    return [context if context.shape[0] == 1 else context[part] for context in given]
+    return [context if context.shape[0] == 1 else context[part] for context in contexts]
 
 
-def _stateless_seed(seed) -> tf.Tensor:
+def _stateless_seed(seed: Any) -> tf.Tensor:
     if seed is None:
         return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
     seed = np.asarray(seed)

@@ -1,4 +1,4 @@
-"""Networks in float16: their gradients kept in its range, under either Keras."""
+"""Loss scaling for networks in float16, under either Keras."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_loss_scaling(optimizer: Any, flow: tfd.Distribution) -> Any:
 
 
 def scales(optimizer: Any) -> bool:
-    """Whether the optimizer scales losses; it then leaves out what is not finite by itself."""
+    """Whether the optimizer scales losses; it then skips gradients that are not finite itself."""
     return isinstance(optimizer, LossScaleOptimizer)
 
 
@@ -48,14 +48,14 @@ def scale_state(optimizer: Any) -> dict[str, tf.Variable]:
 
 
 def scaled(loss: tf.Tensor, optimizer: Any) -> tf.Tensor:
-    """The loss as its gradient is to be taken for this optimizer."""
+    """The loss whose gradient this optimizer needs."""
     if IS_LEGACY:
         return optimizer.get_scaled_loss(loss) if scales(optimizer) else loss
     return optimizer.scale_loss(loss)
 
 
 def unscaled(gradients: Sequence[tf.Tensor], optimizer: Any) -> Sequence[tf.Tensor]:
-    """The gradients of a scaled loss as this optimizer wants them."""
+    """The gradients of a scaled loss as this optimizer expects them."""
     if IS_LEGACY and scales(optimizer):
         return optimizer.get_unscaled_gradients(gradients)
     return gradients  # Keras 3's optimizers do that themselves

@@ -1,14 +1,15 @@
-"""Training on many devices: what replicas and workers owe each other.
+"""Training on several replicas and workers as on one device.
 
-All of it is plain arithmetic on one device. Keras averages over the examples of a replica and
-then over replicas, and clips before it sums; here the gradient is that of the mean over the whole
-batch before anybody looks at it, so that many devices train like one.
+Keras averages over the examples of a replica and then over replicas, and clips before it sums.
+Here the gradient is that of the mean over the whole batch before it is clipped or checked. On one
+device each function is plain arithmetic.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,7 @@ _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineE
 
 
 def count() -> int:
-    """How many replicas take part in the step that is being traced."""
+    """The number of replicas in the step that is being traced."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
@@ -31,62 +32,59 @@ def many_workers(strategy: tf.distribute.Strategy | None = None) -> bool:
     return isinstance(strategy, several) and private.has_other_workers(strategy)
 
 
+def is_distributed(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is a strategy that was chosen, not TensorFlow's default."""
+    with strategy.scope():
+        return tf.distribute.has_strategy()
+
+
 class Mean(keras.metrics.Mean):
-    """Keras's, of the batches that count; NaN, and not 0, if none did.
+    """Keras's, over the batches that count; NaN, not 0, if there were none."""
 
-    Under a strategy of tf_keras it takes its state from a file, too.
-    """
-
-    def update_where(self, fine: tf.Tensor | bool, values: tf.Tensor) -> None:
-        """Takes in the values if `fine`, which may be a tensor."""
+    def update_where(self, counts: tf.Tensor | bool, values: tf.Tensor) -> None:
+        """Adds the values if `counts`, which may be a tensor."""
         none = tf.zeros_like(values)
-        self.update_state(tf.where(fine, values, none), tf.where(fine, none + 1.0, none))
+        self.update_state(tf.where(counts, values, none), tf.where(counts, none + 1.0, none))
 
     def result(self):
         mean = super().result()
         return tf.where(self.count > 0, mean, tf.constant(np.nan, mean.dtype))
 
-    if IS_LEGACY:
-
-        def load_own_variables(self, store):
-            if len(store.keys()):  # Keras 3 writes none
-                super().load_own_variables({key: np.asarray(store[key]) for key in store})
-
 
 def summed(tensors: list) -> list:
-    """The sum over all replicas of every tensor in a list that may hold None too."""
+    """The sum over all replicas of each tensor in a list, which may hold None as well."""
     if count() == 1:
         return tensors
     sums, replica = list(tensors), tf.distribute.get_replica_context()
     dtypes = {t.dtype for t in tensors if t is not None}
     for dtype in sorted(dtypes, key=str):  # one message holds one dtype
-        places = [i for i, t in enumerate(tensors) if t is not None and t.dtype == dtype]
-        parts = [tensors[i] for i in places]
+        indices = [i for i, t in enumerate(tensors) if t is not None and t.dtype == dtype]
+        parts = [tensors[i] for i in indices]
         totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, parts)
-        for i, total in zip(places, totals, strict=True):
+        for i, total in zip(indices, totals, strict=True):
             sums[i] = total
     return sums
 
 
-def never_empty(function: Callable, examples) -> tf.Tensor:
-    """`function(examples)`, also for a replica whose share of a small batch is no example at all.
+def never_empty(examples: dict[str, Any]) -> tuple[dict[str, Any], tf.Tensor | None]:
+    """The examples, and how many there are (None: all) before an empty batch was filled.
 
-    Convolutions of TensorFlow 2.21 fail on those on a CPU. The function gets an example of halves,
-    which lie in the support of most flows, and its result is dropped.
+    A replica's share of a small batch may be empty, on which convolutions of TensorFlow 2.21 fail
+    on a CPU. It gets one example of halves, which lie in the support of most flows.
     """
     if count() == 1:
-        return function(examples)
-    rows = tf.shape(tf.nest.flatten(examples)[0])[0]
+        return examples, None
+    rows = tf.shape(examples["x"])[0]
 
-    def filled(values):
+    def filled(values: tf.Tensor) -> tf.Tensor:
         half = tf.fill(tf.shape(values)[1:], tf.cast(0.5, values.dtype))
         return tf.concat([values, tf.repeat(half[tf.newaxis], tf.cast(rows == 0, tf.int32), 0)], 0)
 
-    return function(tf.nest.map_structure(filled, examples))[:rows]
+    return {name: filled(values) for name, values in examples.items()}, rows
 
 
 def share_of_mean(values: tf.Tensor) -> tf.Tensor:
-    """What this replica adds to the mean over the examples of all replicas; it may have none."""
+    """This replica's part of the mean over the examples of all replicas; it may have none."""
     if count() == 1:
         return tf.reduce_mean(values)
     (size,) = summed([tf.cast(tf.size(values), values.dtype)])
@@ -94,17 +92,17 @@ def share_of_mean(values: tf.Tensor) -> tf.Tensor:
 
 
 def share_of_one(value: tf.Tensor) -> tf.Tensor:
-    """What this replica adds to a value that is the same on all of them."""
+    """This replica's part of a value that is the same on all of them."""
     return value / count()
 
 
 def log_of(value: tf.Tensor) -> tf.Tensor:
-    """A scalar for Keras's logs, which Keras 3 averages over workers along an axis."""
+    """A scalar for Keras's logs, which Keras 3 averages over workers along an axis of theirs."""
     return tf.reshape(value, [1]) if many_workers() and not IS_LEGACY else value
 
 
-def gathered(examples, strategy: tf.distribute.Strategy):
-    """The rows that all workers have, in one nest of tensors: the same for each of them."""
+def gathered(examples: dict[str, Any], strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    """The examples of all workers, the same on each of them."""
     if not many_workers(strategy):
         return examples
 
@@ -119,7 +117,7 @@ def gathered(examples, strategy: tf.distribute.Strategy):
 
 
 def take_from_chief(variables: Iterable, strategy: tf.distribute.Strategy) -> None:
-    """Gives variables the chief's values, whatever files, seeds or data a worker started from."""
+    """Assigns the chief's values, whatever files, seeds or data a worker has started from."""
     variables = [private.tf_variable(v) for v in variables]
 
     @tf.function
@@ -135,7 +133,7 @@ def take_from_chief(variables: Iterable, strategy: tf.distribute.Strategy) -> No
 
 @contextlib.contextmanager
 def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Says what to do where an error means that another worker has died."""
+    """Adds what to do to an error which means that another worker has died."""
     try:
         yield
     except _LOST as error:
@@ -150,8 +148,8 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
         ) from error
 
 
-def apply_summed(optimizer, gradients: list, variables: list) -> None:
-    """`optimizer.apply_gradients` for gradients that are `summed`, which it would sum again."""
+def apply_summed(optimizer: Any, gradients: list, variables: list) -> None:
+    """`optimizer.apply_gradients` for gradients that are `summed`, without its own sum."""
     pairs = zip(gradients, variables, strict=True)
     if count() == 1:
         optimizer.apply_gradients(pairs)

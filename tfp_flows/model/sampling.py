@@ -1,11 +1,14 @@
-"""Draws that are served: of one seed, or of a seed for each row, with every argument checked."""
+"""Samples of one seed, or of one seed for each row, in a graph that checks every argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfp_flows.model.data_checks import continuous_part
 
 tfd = tfp.distributions
 
@@ -17,17 +20,18 @@ TEMPERATURE = tf.TensorSpec(None, tf.float32, name="temperature")
 def latent_sampler(flow: tfd.Distribution) -> Callable:
     """The function `(n, seed[, temperature]) -> z` of a flow with a base distribution.
 
-    Either `n` latents of one seed, from `n` and `temperature` of shape [] and a seed [2]; or one
-    latent for each of many seeds [rows, 2], from as many temperatures, and ones for `n`. The latter
-    equal what each seed gives on its own, so a server may join and cut such requests.
+    It gives either `n` latents of one seed, from `n` and `temperature` of shape [] and a seed [2];
+    or one latent for each of many seeds [rows, 2], from as many temperatures, and ones for `n`. The
+    latter equal what each seed gives on its own, so a server may join and split such requests. It
+    takes a temperature if the base has a mean to scale about. When called, it raises
+    `tf.errors.InvalidArgumentError` for other shapes, a negative `n`, and temperatures that are
+    negative or not finite.
 
-    It takes a temperature where the base has a mean to scale about.
-
-    Raises (when called): `tf.errors.InvalidArgumentError` for other shapes, a negative `n`, and
-    temperatures that are negative or not finite.
+    Args:
+      flow: a distribution with a base, or `Dequantized` around one.
     """
-    base = getattr(flow, "flow", flow).distribution
-    if not _has_centre(base):
+    base = continuous_part(flow).distribution
+    if not _has_mean(base):
 
         @tf.function(input_signature=[N, SEED])
         def draw(n, seed):
@@ -39,15 +43,17 @@ def latent_sampler(flow: tfd.Distribution) -> Callable:
     @tf.function(input_signature=[N, SEED, TEMPERATURE])
     def draw(n, seed, temperature):
         n, seed, temperature = checked_draws(n, seed, temperature)
-        z, centre = draws(base, n, seed, {}), base.mean()
+        z, mean = draws(base, n, seed, {}), base.mean()
         scale = tf.reshape(temperature, [-1] + [1] * len(base.event_shape))
-        return centre + (z - centre) * tf.cast(scale, z.dtype)
+        return mean + (z - mean) * tf.cast(scale, z.dtype)
 
     return draw
 
 
-def checked_draws(n, seed, temperature=None) -> list[tf.Tensor | None]:
-    """The arguments of `latent_sampler`, once they are found to be right."""
+def checked_draws(
+    n: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor | None = None
+) -> list[tf.Tensor | None]:
+    """The arguments of a function of `latent_sampler`, with assertions on them."""
     batch, is_scalar = tf.shape(n), tf.equal(tf.rank(n), 0)
     checks = [
         require(
@@ -78,8 +84,16 @@ def checked_draws(n, seed, temperature=None) -> list[tf.Tensor | None]:
         return [None if t is None else tf.identity(t) for t in (n, seed, temperature)]
 
 
-def draws(distribution, n, seed, given: dict[str, tf.Tensor]) -> tf.Tensor:
-    """`n` samples of one seed, or one sample of each row's seed; see `latent_sampler`."""
+def draws(
+    distribution: tfd.Distribution, n: tf.Tensor, seed: tf.Tensor, given: dict[str, tf.Tensor]
+) -> tf.Tensor:
+    """`n` samples of one seed, or one sample for each row's seed.
+
+    Args:
+      distribution: whose samples.
+      n, seed: as for a function of `latent_sampler`.
+      given: `{"context": [n or 1, *context_shape]}`, or empty.
+    """
 
     def of_one_seed():
         return distribution.sample(tf.reshape(n, []), seed=tf.reshape(seed, [2]), **given)
@@ -100,12 +114,12 @@ def draws(distribution, n, seed, given: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def spread(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """`[rows, ...]` from as many or from one."""
+    """`[rows, ...]` from `[rows, ...]` or `[1, ...]`."""
     return tf.broadcast_to(values, tf.concat([[rows], tf.shape(values)[1:]], 0))
 
 
-def require(condition: tf.Tensor, message: str, found) -> tf.Operation:
-    """Raises `tf.errors.InvalidArgumentError` in a graph unless the condition holds."""
+def require(condition: tf.Tensor, message: str, found: Any) -> tf.Operation:
+    """An assertion, which raises `tf.errors.InvalidArgumentError`."""
     return tf.debugging.Assert(condition, [message, found])
 
 
@@ -118,7 +132,7 @@ def _has_shape(tensor: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _has_centre(base: tfd.Distribution) -> bool:
+def _has_mean(base: tfd.Distribution) -> bool:
     try:
         return bool(tf.reduce_all(tf.math.is_finite(base.mean())))
     except NotImplementedError:

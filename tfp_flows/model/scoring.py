@@ -1,10 +1,11 @@
-"""Log-probabilities of more data than fit into memory, written to a file as they come."""
+"""Log-probabilities of more data than fit into memory, written to a file batch by batch."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -20,86 +21,61 @@ tfd = tfp.distributions
 NAMED = 5  # rows that a message names
 
 
-class FlowScoring:
-    """The part of `FlowModel` that scores what does not fit into memory."""
+def score(
+    flow: tfd.Distribution,
+    log_prob: Callable,
+    strategy: tf.distribute.Strategy,
+    x: tf.data.Dataset,
+    path: str | os.PathLike,
+    max_batches: int | None,
+    bad_rows: str,
+    verbose: int,
+) -> np.ndarray:
+    """See `FlowModel.score`.
 
-    def score(
-        self,
-        x: tf.data.Dataset,
-        path: str | os.PathLike,
-        steps: int | None = None,
-        bad_rows: str = "error",
-        verbose: int = 1,
-    ) -> np.ndarray:
-        """Writes the log-probability of every example of a data set to a `.npy` file.
+    Args:
+      flow: the distribution.
+      log_prob: the model, called as `log_prob(x, training=False)`.
+      strategy: whose replicas share each batch.
+      x, path, max_batches, bad_rows, verbose: as for `FlowModel.score`.
+    """
+    if bad_rows not in ("error", "nan"):
+        raise ValueError(f"bad_rows must be 'error' or 'nan', got {bad_rows!r}.")
+    if not str(path).endswith(".npy"):
+        raise ValueError(f"The name of this file must end in .npy, got {str(path)!r}.")
+    batches = _numbered(_batches(x, max_batches), flow)
+    target = int(batches.cardinality())
+    bar = keras.utils.Progbar(target if target >= 0 else None, verbose=verbose)
+    bad = _BadRows(stop=bad_rows == "error")
+    with saving.atomic_write(path) as draft, open(draft, "wb") as file:
+        _write(file, _scores(batches, log_prob, strategy), bad, bar)
+    bad.warn()
+    return np.load(path, mmap_mode="r")
 
-        Memory does not grow with the data: a batch is read, scored and written. Under a
-        `tf.distribute` strategy each batch is shared among the replicas; the order of the rows is
-        kept. Of several workers each calls `score`, and each writes the whole file. The file has
-        its name only once it is complete.
 
-        Args:
-          x: batches `[n, *event_shape]`; `(x, context)` for a conditional flow; no targets
-            are needed.
-          path: the file to write, which `np.load` reads.
-          steps: how many batches to score; all if None.
-          bad_rows: what to do about rows that hold NaN or infinity, or have no log-probability:
-            `"error"` raises, `"nan"` writes NaN for them and warns in the end.
-          verbose: 1 shows a progress bar, 2 a line in the end, 0 nothing.
+def _scores(
+    batches: tf.data.Dataset, log_prob: Callable, strategy: tf.distribute.Strategy
+) -> Iterator[np.ndarray]:
+    """The log-probabilities, batch by batch."""
 
-        Returns:
-          The log-probabilities in nats, shape [rows], mapped from the file and not read yet.
+    def on_replica(index, examples):
+        finite = tf.reduce_all([_finite_rows(t) for t in tf.nest.flatten(examples)], axis=0)
+        values = log_prob(examples, training=False)
+        return index, tf.where(finite, values, tf.constant(np.nan, values.dtype))
 
-        Raises:
-          TypeError: `x` is no data set, or not of the flow's examples.
-          ValueError: it has no end (give `steps`) or no examples; a bad row, which is named.
-          RuntimeError: the data set could not be read to its end, or another worker died.
+    @tf.function(reduce_retracing=True, autograph=False)
+    def on_all(batch):
+        results = strategy.run(on_replica, args=batch)
+        if strategy.num_replicas_in_sync == 1:
+            return results
+        return [strategy.gather(part, axis=0) for part in results]
 
-        Example:
-          >>> import tempfile
-          >>> import tfp_flows as flows
-          >>> model = flows.FlowModel(flows.real_nvp(event_shape=(2,), layers=2, hidden=(8,)))
-          >>> rows = tf.data.Dataset.range(1000).map(lambda i: tf.sin(tf.cast([i, -i], tf.float32)))
-          >>> with tempfile.TemporaryDirectory() as folder:
-          ...     model.score(rows.batch(100), f"{folder}/scores.npy", verbose=0).shape
-          (1000,)
-        """
-        if bad_rows not in ("error", "nan"):
-            raise ValueError(f"bad_rows must be 'error' or 'nan', got {bad_rows!r}.")
-        if not str(path).endswith(".npy"):
-            raise ValueError(f"The name of this file must end in .npy, got {str(path)!r}.")
-        self._follow_settings()
-        batches = _numbered(_batches(x, steps), self._flow)
-        target = int(batches.cardinality())
-        bar = keras.utils.Progbar(target if target >= 0 else None, verbose=verbose)
-        bad = _BadRows(stop=bad_rows == "error")
-        with saving.atomic_write(path) as draft, open(draft, "wb") as file:
-            _write(file, self._scored(batches), bad, bar)
-        bad.warn()
-        return np.load(path, mmap_mode="r")
-
-    def _scored(self, batches: tf.data.Dataset):
-        """The log-probabilities, batch by batch."""
-        strategy = self.distribute_strategy
-
-        def on_replica(places, examples):
-            fine = tf.reduce_all([_finite_rows(t) for t in tf.nest.flatten(examples)], axis=0)
-            log_prob = self(examples, training=False)
-            return places, tf.where(fine, log_prob, tf.constant(np.nan, log_prob.dtype))
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def on_all(batch):
-            results = strategy.run(on_replica, args=batch)
-            if strategy.num_replicas_in_sync == 1:
-                return results
-            return [strategy.gather(part, axis=0) for part in results]
-
-        try:
-            for batch in strategy.experimental_distribute_dataset(batches):
-                places, scores = (part.numpy() for part in on_all(batch))
-                yield scores[np.argsort(places)]
-        except tf.errors.OpError as error:
-            raise RuntimeError(f"The data set cannot be scored to its end: {error}") from error
+    try:
+        for batch in strategy.experimental_distribute_dataset(batches):
+            index, scores = (part.numpy() for part in on_all(batch))
+            yield scores[np.argsort(index)]
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"The data set cannot be scored to its end: {error}") from error
 
 
 class _BadRows:
@@ -108,8 +84,8 @@ class _BadRows:
     def __init__(self, stop: bool):
         self._stop, self._first, self._count = stop, [], 0
 
-    def look(self, scores: np.ndarray, start: int) -> None:
-        """Raises ValueError for NaN in the scores of rows from `start` on, or remembers it."""
+    def check(self, scores: np.ndarray, start: int) -> None:
+        """Counts NaN in the scores of the rows from `start` on; raises ValueError if to `stop`."""
         rows = (start + np.flatnonzero(np.isnan(scores))).tolist()
         self._first += rows[: NAMED - len(self._first)]
         self._count += len(rows)
@@ -118,7 +94,7 @@ class _BadRows:
 
     def warn(self) -> None:
         if self._count:
-            warnings.warn(f"{self} Their scores are NaN.", stacklevel=3)
+            warnings.warn(f"{self} Their scores are NaN.", stacklevel=4)
 
     def __str__(self) -> str:
         named = ", ".join(map(str, self._first)) + (", ..." if self._count > NAMED else "")
@@ -128,13 +104,13 @@ class _BadRows:
         )
 
 
-def _write(file: BinaryIO, parts, bad: _BadRows, bar) -> None:
+def _write(file: BinaryIO, parts: Iterable[np.ndarray], bad: _BadRows, bar: Any) -> None:
     rows = count = 0
     for count, scores in enumerate(parts, start=1):
         if count == 1:
             dtype = scores.dtype
             _write_header(file, dtype, 0)  # NumPy leaves room in it for any number
-        bad.look(scores, rows)
+        bad.check(scores, rows)
         file.write(scores.tobytes())
         rows += len(scores)
         bar.update(count, finalize=False)
@@ -151,40 +127,38 @@ def _write_header(file: BinaryIO, dtype: np.dtype, rows: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _batches(x, steps: int | None) -> tf.data.Dataset:
+def _batches(x: Any, max_batches: int | None) -> tf.data.Dataset:
     if not isinstance(x, tf.data.Dataset):
         raise TypeError(
             f"score reads a tf.data.Dataset, got {type(x).__name__}. What fits into memory goes to "
             "log_prob or predict; or give tf.data.Dataset.from_tensor_slices(x).batch(1024)."
         )
-    if steps is None and int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("The data set has no end: pass steps, the number of batches to score.")
-    return x if steps is None else x.take(steps)
+    if max_batches is None and int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("The data set has no end: pass max_batches, how many batches to score.")
+    return x if max_batches is None else x.take(max_batches)
 
 
 def _numbered(x: tf.data.Dataset, flow: tfd.Distribution) -> tf.data.Dataset:
-    """Batches `(places, examples)`; places are the numbers of the rows, from 0."""
+    """Batches `(index, examples)`, with the index of each row in the data set."""
     inputs.check_elements(x, flow)
-    is_tuple = isinstance(x.element_spec, tuple)
 
-    def examples_of(*batch):
-        examples = inputs.split(batch if is_tuple else batch[0], flow)[0]
-        values = examples["x"] if isinstance(examples, dict) else examples
-        checks = flow.validate_pixels(values) if isinstance(flow, Dequantized) else []
-        with tf.control_dependencies(checks):
-            return tf.nest.map_structure(tf.identity, examples)
+    def without_targets(examples: inputs.Examples, _: tuple) -> Any:
+        checks = flow.validate_pixels(examples["x"]) if isinstance(flow, Dequantized) else []
+        return inputs.as_input(examples | {"x": inputs.asserted(examples["x"], checks)})
 
     def number(start, examples):
         end = start + tf.shape(tf.nest.flatten(examples)[0], tf.int64)[0]
         return end, (tf.range(start, end), examples)
 
-    numbered = x.map(examples_of).scan(tf.constant(0, tf.int64), number)
+    examples = inputs.map_batches(x, without_targets, flow)
+    numbered = examples.scan(tf.constant(0, tf.int64), number)
     options = tf.data.Options()  # workers share every batch, not the files that it comes from
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return numbered.with_options(options).prefetch(2)
 
 
 def _finite_rows(values: tf.Tensor) -> tf.Tensor:
+    """Whether each row holds neither NaN nor infinity."""
     if not values.dtype.is_floating:
         return tf.ones([tf.shape(values)[0]], tf.bool)
     return tf.reduce_all(tf.math.is_finite(values), axis=tf.range(1, tf.rank(values)))

@@ -1,7 +1,8 @@
-"""The functions of a flow that are served: open batch sizes, and every input checked.
+"""The functions of a flow that `FlowModel` calls and exports: any batch size, inputs checked.
 
-What reaches a served function has passed no Python of this package, and TensorFlow itself checks
-dtypes only. So shapes are checked in the graph: an affine layer would broadcast rows of width 1.
+What reaches a served function has not passed any Python of this package, and TensorFlow itself
+checks dtypes only. So shapes are checked in the graph: an affine layer would broadcast rows of
+width 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core.evaluation import NoiseSource, evaluating
 from tfp_flows.distributions import Dequantized
+from tfp_flows.model.data_checks import continuous_part
 from tfp_flows.model.sampling import (
     SEED,
     TEMPERATURE,
@@ -30,24 +32,23 @@ tfd = tfp.distributions
 
 
 def signatures(flow: tfd.Distribution, pixel_dtype: Any = None) -> dict[str, Callable]:
-    """The `tf.function`s of a flow, with open batch size, by name.
+    """The `tf.function`s of a flow by name, for any batch size.
 
     `log_prob(x)` and `sample(n, seed, temperature)` for every distribution; `encode(x)` (data ->
     latent) and `decode(z)` (latent -> data) where it has a bijector. Those of a conditional flow
-    take a `context` as last argument: one for each example, or one for all.
+    take a `context` as last argument: one for each example, or one for all. When called, they raise
+    `tf.errors.InvalidArgumentError` for rows or contexts of the wrong shape, if there is neither
+    one context nor one for each row, and as `latent_sampler` does.
 
     Args:
       flow: the distribution.
-      pixel_dtype: of pixels, taken and given; None: the distribution's own.
+      pixel_dtype: of the pixels that `Dequantized` takes and gives; None: its own.
 
     Raises:
-      ValueError: a `pixel_dtype` for a flow without pixels, or one that cannot hold its levels.
-
-    Raises (when called): `tf.errors.InvalidArgumentError` for rows or contexts of the wrong shape,
-    contexts that are not as many as the rows, and draws that `latent_sampler` refuses.
+      ValueError: if there is a `pixel_dtype` for a flow without pixels, or it cannot hold them.
     """
     pixels = flow if isinstance(flow, Dequantized) else None
-    continuous = pixels.flow if pixels else flow
+    continuous = continuous_part(flow)
     x_spec, given_spec = _x_spec(flow, pixel_dtype), _context_spec(continuous)
 
     def to_data(values):
@@ -119,7 +120,7 @@ def seeded_log_prob(flow: tfd.Distribution, specs: Sequence[tf.TensorSpec]) -> C
 
     Args:
       flow: the distribution.
-      specs: of `x`, and of the context if there is one.
+      specs: the signature of its `log_prob`.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32, name="seed"), *specs])
@@ -130,12 +131,14 @@ def seeded_log_prob(flow: tfd.Distribution, specs: Sequence[tf.TensorSpec]) -> C
     return log_prob
 
 
-def provable(flow: tfd.Distribution, functions: Mapping[str, Callable]) -> dict[str, Callable]:
-    """The functions that can tell two flows apart, the most telling first.
+def reference_candidates(
+    flow: tfd.Distribution, functions: Mapping[str, Callable]
+) -> dict[str, Callable]:
+    """Functions whose values can tell two flows apart, the most telling first.
 
     Args:
       flow: the distribution.
-      functions: what `signatures(flow)` gave.
+      functions: its `signatures`.
     """
     log_prob = functions["log_prob"]
     by_name = {"log_prob": log_prob, SEEDED: seeded_log_prob(flow, log_prob.input_signature)}
@@ -158,18 +161,20 @@ def _context_spec(flow: tfd.Distribution) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None, *shape], flow.context_dtype, name="context")]
 
 
-def _log_prob(flow, x, context) -> tf.Tensor:
+def _log_prob(flow: tfd.Distribution, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
     rows = tf.shape(x)[0]
     return flow.log_prob(_never_empty(x), **_given(flow, context, rows))[:rows]
 
 
 def _shaped(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
-    # An assertion would be optimised away: the shape that a signature states is taken for granted.
+    # TensorFlow would drop an assertion, since the signature states the shape.
     return tf.ensure_shape(values, spec.shape, name=f"shape_of_{spec.name}")
 
 
-def _given(flow, context, rows) -> dict[str, tf.Tensor]:
-    """The checked context as keyword, padded as `_never_empty` pads the rows."""
+def _given(
+    flow: tfd.Distribution, context: tf.Tensor | None, rows: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The checked context as a keyword argument, padded as `_never_empty` pads the rows."""
     if context is None:
         return {}
     (spec,) = _context_spec(flow)

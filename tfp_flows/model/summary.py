@@ -1,4 +1,4 @@
-"""A flow layer by layer: as a table, and as Keras's callbacks look for its variables."""
+"""A flow layer by layer: as a table, and as Keras's callbacks expect its variables."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import variable_paths
+from tfp_flows.model.data_checks import continuous_part
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 def summary_table(flow: tfd.Distribution) -> str:
-    """Lists what data passes on its way to the latent, with shapes and parameter counts."""
+    """A table of the layers from data to latent, with shapes and parameter counts."""
     rows = [("data", type(flow).__name__, _text(flow.event_shape), "")]
-    inner = getattr(flow, "flow", flow)
+    inner = continuous_part(flow)
     bijector = getattr(inner, "bijector", None)
     if bijector is None:
         rows = [(flow.name, type(flow).__name__, _text(flow.event_shape), _count(flow))]
@@ -44,8 +45,10 @@ def summary_table(flow: tfd.Distribution) -> str:
     return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
 
-def _rows(bijector: tfb.Bijector, shape, indent: str, times: int = 1) -> list[tuple[str, ...]]:
-    """One row a layer; containers are opened."""
+def _rows(
+    bijector: tfb.Bijector, shape: tf.TensorShape, indent: str, times: int = 1
+) -> list[tuple[str, ...]]:
+    """One row for each layer, indented within containers."""
     after = _text(bijector.inverse_event_shape(shape))
     name, kind = indent + bijector.name, type(bijector).__name__
     repeated = getattr(bijector, "bijector", None)
@@ -60,12 +63,12 @@ def _rows(bijector: tfb.Bijector, shape, indent: str, times: int = 1) -> list[tu
     for i, part in enumerate(parts):
         rows += _rows(part, shape, indent + "  ", times)
         shape = part.inverse_event_shape(shape)
-        if multiscale and i < len(parts) - 1:  # one half of the channels goes on
+        if multiscale and i < len(parts) - 1:  # half of the channels goes to the next part
             shape = shape[:-1] + [shape[-1] // 2]
     return rows
 
 
-def _text(shape) -> str:
+def _text(shape: tf.TensorShape) -> str:
     return str(tuple(tf.TensorShape(shape)))
 
 
@@ -77,10 +80,7 @@ def _count(module: tf.Module, times: int = 1) -> str:
     return f"{times * sum(_size(v) for v in module.trainable_variables):,}"
 
 
-tfd = tfp.distributions
-
-
-class ShownVariable:
+class VariableView:
     """A variable under the name that it has in files, with `/` before its last part."""
 
     def __init__(self, name: str, variable: tf.Variable):
@@ -95,23 +95,23 @@ class ShownVariable:
         return self._variable.numpy().astype(dtype or self.dtype.as_numpy_dtype)
 
     def numpy(self):
-        """The value."""
+        """The value as an array."""
         return self._variable.numpy()
 
 
-class ShownLayer(NamedTuple):
+class LayerView(NamedTuple):
     """The variables that share all but the last part of their names."""
 
     name: str
-    weights: list[ShownVariable]
+    weights: list[VariableView]
 
 
-def shown_layers(flow: tfd.Distribution) -> list[ShownLayer]:
+def layer_views(flow: tfd.Distribution) -> list[LayerView]:
     """All floating-point variables of `flow`, layer by layer."""
-    layers: dict[str, ShownLayer] = {}
+    layers: dict[str, LayerView] = {}
     for path, variable in variable_paths(flow).items():
         if variable.dtype.is_floating:
             layer, _, own = path.rpartition(".")
-            shown = ShownVariable(f"{layer}/{own}", variable)
-            layers.setdefault(layer, ShownLayer(layer, [])).weights.append(shown)
+            view = VariableView(f"{layer}/{own}", variable)
+            layers.setdefault(layer, LayerView(layer, [])).weights.append(view)
     return list(layers.values())

@@ -1,4 +1,4 @@
-"""The distribution's variables become the Keras model's own."""
+"""Variable tracking: the distribution's variables as the Keras model's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import tf_keras
 from tfp_flows.core import Network, private, variable_paths
 from tfp_flows.core.stack import Stack, networks
 from tfp_flows.core.tracing import run_in_graph
+from tfp_flows.core.variables import validate_tracked
 from tfp_flows.keras_engine import IS_LEGACY, keras
+from tfp_flows.model.data_checks import example_context
 
 tfd = tfp.distributions
 
@@ -21,10 +23,10 @@ tfd = tfp.distributions
 def track_variables(flow: tfd.Distribution) -> list[Any]:
     """Returns Keras's view of every variable of `flow`, for the model to hold.
 
-    Keras 3 sees no `tf.Variable`, but its own `Variable` wraps one without a copy. Where a Keras
-    layer has made a variable, the layer's own view of it (regularizer, constraint) is kept.
-    tf_keras takes `tf.Variable`s as they are. The order is that of the names in files, since Keras
-    saves an optimizer's variables by their places.
+    Keras 3 does not see a `tf.Variable`, but its own `Variable` wraps one without a copy. For a
+    variable of a Keras layer it is the layer's own view (with regularizer and constraint).
+    tf_keras takes `tf.Variable`s as they are. The order is that of `variable_paths`, since Keras
+    saves an optimizer's variables by their index.
     """
     variables = list(variable_paths(flow).values())
     if IS_LEGACY:
@@ -59,7 +61,7 @@ def _plain_view(variable: tf.Variable) -> Any:
 
 
 def _stacked_view(stacked: tf.Variable, one: Any) -> Any:
-    """Keras's view of the stacked copies of a layer's variable: its rules hold for each copy."""
+    """Keras's view of the stacked copies of a layer's variable, with its rules for each copy."""
     view = _plain_view(stacked)
     if one.regularizer is not None:
         view.regularizer = lambda values: tf.add_n([one.regularizer(v) for v in tf.unstack(values)])
@@ -71,9 +73,9 @@ def _stacked_view(stacked: tf.Variable, one: Any) -> Any:
 
 
 class _Constraint(keras.constraints.Constraint):
-    """A `tf.Variable`'s constraint for Keras 3, whose optimizers apply those of its own only.
+    """A `tf.Variable`'s constraint for Keras 3, whose optimizers apply only Keras's constraints.
 
-    TFP's masked networks are kept in shape by theirs: without it their log-dets go wrong.
+    TFP's masked networks depend on theirs: without it their log-dets would be wrong.
     """
 
     def __init__(self, function: Callable[[tf.Tensor], tf.Tensor]):
@@ -87,9 +89,15 @@ def _layers(flow: tfd.Distribution) -> list[Any]:
     return [layer for n in networks(flow) for layer in n.layers]
 
 
-def conditioner_losses(flow: tfd.Distribution, adopted: list[Any], dtype: tf.DType) -> tf.Tensor:
-    """The sum of the weight regularisers that the conditioners were built with."""
-    losses = [v.regularizer(v) for v in adopted if getattr(v, "regularizer", None) is not None]
+def conditioner_losses(flow: tfd.Distribution, views: list[Any], dtype: tf.DType) -> tf.Tensor:
+    """The sum of the weight regularisers that the conditioners were built with.
+
+    Args:
+      flow: the distribution.
+      views: what `track_variables` returned.
+      dtype: of the result.
+    """
+    losses = [v.regularizer(v) for v in views if getattr(v, "regularizer", None) is not None]
     losses += _legacy_losses(flow)
     for stack in (m for m in flow.submodules if isinstance(m, Stack)):
         if _legacy_layers(stack.template):
@@ -116,7 +124,7 @@ def _legacy_layers(module: tf.Module) -> list[Any]:
 
 
 def validate_no_activity_losses(flow: tfd.Distribution) -> None:
-    """Raises ValueError for networks with losses that depend on their activations."""
+    """Raises ValueError if a network has a loss that depends on its activations."""
     for net in _layers(flow):
         for layer in private.sublayers(net):
             if getattr(layer, "activity_regularizer", None) is not None:
@@ -124,3 +132,20 @@ def validate_no_activity_losses(flow: tfd.Distribution) -> None:
                     f"Layer '{layer.name}' of conditioner '{net.name}' has an activity "
                     "regulariser, which would not count. Use weight regularisers or dropout."
                 )
+
+
+def validate_reads(flow: tfd.Distribution) -> None:
+    """Raises UntrackedVariableError if `log_prob` reads variables that the flow does not track.
+
+    Lazy networks are built on the way.
+    """
+    example = tf.zeros([1, *flow.event_shape], flow.dtype)
+    context = example_context(flow, 1)
+    flow.log_prob(example, **context)
+
+    @tf.function(autograph=False)  # traced only: an eager tape would prepare gradients of loops
+    def read():
+        with validate_tracked(flow):
+            flow.log_prob(example, **context)
+
+    read.get_concrete_function()

@@ -1,1 +1,1 @@
-"""Solvers: differential equations, roots, fixed points, and their gradients."""
+"""Solvers: differential equations, roots, fixed points, log-dets, and their gradients."""

@@ -1,4 +1,4 @@
-"""Inverses that are found by search, with exact gradients of their own."""
+"""Implicit differentiation: exact gradients of inverses that are found by a search."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tfp_flows.core.reversible import differentiable_once
 Vjp = Callable[[tf.Tensor], tf.Tensor]
 
 _ONCE = (
-    "What a bijector finds by search has no second derivatives. Take them in its other direction, "
-    "which needs no search (fb.Invert exchanges the two)."
+    "An inverse that is found by a search has no second derivatives. Take them in the other "
+    "direction, which needs no search (fb.Invert exchanges the two)."
 )
 
 
@@ -26,17 +26,20 @@ def implicit_inverse(
 
     With `J` the Jacobian of `evaluate` at `x`, and `u` the solution of `J^T u = dx`, the gradient
     is `u` for `value`, and `-u^T d evaluate` for all else that `evaluate` reads (variables and
-    context). Nothing of the search is kept in memory. Second derivatives are an error.
+    context). Nothing of the search is kept in memory.
 
     Args:
       evaluate: `x -> value`, differentiable.
-      value: what it shall give.
+      value: the right-hand side.
       solve: `value -> x`, by any means; no gradient passes through it.
-      solve_transposed: given `vjp: v -> J^T v` and `d`, returns `u` with `J^T u = d`.
+      solve_transposed: from `vjp: v -> J^T v` and `d` to `u` with `J^T u = d`.
+
+    Raises:
+      tf.errors.InvalidArgumentError: if a second derivative is taken.
     """
     root = tf.stop_gradient(solve(tf.stop_gradient(value)))
-    # Recorded here and not when the gradient is wanted, for by then variables may read otherwise:
-    # a `Repeat` gives them the values of one step for the time of the step alone.
+    # Recorded now, not when the gradient is computed: by then variables may have other values, as
+    # within a `Repeat`, which substitutes those of one step during that step only.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(root)
         recorded = evaluate(root)

@@ -1,4 +1,4 @@
-r"""Log-dets of $I + J$, where the spectral norm of $J$ is below 1."""
+r"""Log-dets of $I + J$, where $J$ is the Jacobian of a contraction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Network = Callable[[tf.Tensor], tf.Tensor]
 def exact_log_det(network: Network, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`(g(y), log|det(I + J)|)` from one evaluation of the network, at `d` copies of `y`.
 
-    Each copy gives one row of the Jacobian, so that a single vector-Jacobian product gives all.
+    Each copy yields one row of the Jacobian, so one vector-Jacobian product is enough.
 
     Args:
       network: `g: [..., d] -> [..., d]`.
@@ -42,9 +42,9 @@ def exact_log_det(network: Network, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 def log_abs_det(matrix: tf.Tensor):
     r"""log|det M| of matrices `[..., d, d]` with $x^T M x > 0$, as all $I + J$ are here.
 
-    Such matrices need no pivoting: Gauss-Jordan elimination in place turns `M` into its inverse,
-    which is the gradient, by `d` updates of rank one. XLA has no kernel for `tf.linalg.slogdet`
-    on CPU, and for small `d` this is faster.
+    Such matrices need no pivoting: Gauss-Jordan elimination in place, `d` updates of rank one,
+    yields the inverse, which is the gradient. XLA has no CPU kernel for `tf.linalg.slogdet`, and
+    for small `d` this is faster.
     """
     units = np.eye(matrix.shape[-1], dtype=matrix.dtype.as_numpy_dtype)
     inverse, pivots = matrix, []
@@ -68,15 +68,17 @@ def unbiased_log_det(
 
     $$ \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} \frac{v^T J^k v}{P(n \ge k)} $$
 
-    Its gradient is that of $u^T J v$, with $u = \sum_{k=0}^n (-1)^k (J^T)^k v / P(n \ge k)$ held
-    fixed. Nothing of the series is kept in memory.
+    Its gradient is that of $u^T J v$, where $u = \sum_{k=0}^n (-1)^k (J^T)^k v / P(n \ge k)$ is
+    held constant. Nothing of the series is kept in memory.
+
+    Source: Residual Flows for Invertible Generative Modeling, arXiv 1906.02735.
 
     Args:
       network: `g: [..., d] -> [..., d]`.
       y: `[..., d]`.
-      seed: of `v` (entries 1 and -1, others for each example) and `n` (one for the batch).
-      n_exact_terms: the least `n`.
-      geom_p: probability that a term from there on is the last one.
+      seed: of `v` (Rademacher, one vector per example) and `n` (one number for the batch).
+      n_exact_terms: the smallest `n`.
+      geom_p: `n - n_exact_terms` is geometric: the probability that a term is the last one.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(y)
@@ -86,16 +88,16 @@ def unbiased_log_det(
         zero = tf.UnconnectedGradients.ZERO
         return tape.gradient(value, y, w, unconnected_gradients=zero)
 
-    noise_seed, length_seed = tf.unstack(tfp.random.split_seed(seed))
+    noise_seed, terms_seed = tf.unstack(tfp.random.split_seed(seed))
     noise = tfp.random.rademacher(tf.shape(y), y.dtype, noise_seed)
     noise = tf.ensure_shape(noise, y.shape)
-    keep = tf.constant(1.0 - geom_p, y.dtype)
-    uniform = 1.0 - tf.random.stateless_uniform([], length_seed, dtype=y.dtype)  # never 0
-    terms = n_exact_terms + tf.cast(tf.math.log(uniform) / tf.math.log(keep), tf.int32)
+    more = tf.constant(1.0 - geom_p, y.dtype)  # probability of one more term
+    uniform = 1.0 - tf.random.stateless_uniform([], terms_seed, dtype=y.dtype)  # never 0
+    terms = n_exact_terms + tf.cast(tf.math.log(uniform) / tf.math.log(more), tf.int32)
 
     def body(k, power, weight, series, u):
         power = tf.stop_gradient(-vjp(power))  # (-1)^k (J^T)^k v
-        weight = tf.where(k > n_exact_terms, weight / keep, weight)
+        weight = tf.where(k > n_exact_terms, weight / more, weight)
         series -= weight / tf.cast(k, y.dtype) * _dot(power, noise)
         return k + 1, power, weight, series, u + weight * power
 

@@ -21,23 +21,23 @@ def increasing_root(
     tolerance: tf.Tensor,
     max_steps: int = 300,
 ) -> tf.Tensor:
-    """Where an increasing function is zero: Newton's method, kept in a bracket.
+    """The zero of an increasing function, elementwise: Newton's method within a bracket.
 
-    Where a step of Newton's leaves the bracket, or is not half as long as the one before the
-    last, the bracket is halved in its place, so that the search always comes to an end. An entry
-    that is found stays as it is, whatever the others still need. No gradient passes.
+    A Newton step that leaves the bracket, or is longer than half the step before the last, is
+    replaced by a bisection, so the search always ends. An entry that is found stays as it is while
+    the search goes on for others. No gradient passes. Where a value is NaN, so is the root.
 
     Args:
       evaluate: entries -> `(value, slope)` of the function, elementwise.
-      low, high: where the function is not above, and not below, zero.
-      start: where to begin, in between.
-      tolerance: values so small are rounding errors. An entry is found where its value is, or
-        where the root itself cannot be told more closely.
-      max_steps: evaluations at most.
+      low, high: the bracket: the function is at most 0 at `low`, and at least 0 at `high`.
+      start: the initial value, within the bracket.
+      tolerance: the rounding error of values. An entry is found where its value is that small, or
+        where the root is known to its last digits.
+      max_steps: maximal number of evaluations.
 
     Raises:
-      tf.errors.InvalidArgumentError: an entry is not found within `max_steps` (XLA leaves that
-        check out). Where a value is NaN, so is the root.
+      tf.errors.InvalidArgumentError: if an entry is not found within `max_steps`. (XLA has no
+        errors.)
     """
     eps = rounding_unit(start.dtype)
     low, high, start = (tf.stop_gradient(t) for t in (low, high, start))
@@ -65,25 +65,25 @@ def increasing_root(
     tf.debugging.Assert(
         tf.reduce_all(done),
         [
-            "a search for a root has not ended after",
+            "The search for a root has not ended after",
             count,
-            "steps for",
+            "steps, for this number of entries:",
             tf.math.count_nonzero(~done),
         ],
     )
     return tf.stop_gradient(root)
 
 
-_LEAST = -0.999  # nearer to -1 the inverse would be too steep for float32
+_MIN = -0.999  # closer to -1 the inverse would be too steep for float32
 
 
-def above_minus_one(raw: tf.Tensor) -> tf.Tensor:
-    r"""A smooth, increasing map of all numbers to those above -0.999, with 0 at 0.
+def above_minus_one(a: tf.Tensor) -> tf.Tensor:
+    r"""A smooth, increasing map from the real numbers to those above -0.999, with 0 at 0.
 
     $$ m(a) = 0.999 \, (\operatorname{softplus}(a + \log(e - 1)) - 1) $$
     """
-    at_zero = tf.constant(math.log(math.e - 1), raw.dtype)
-    return -_LEAST * (tf.math.softplus(raw + at_zero) - tf.math.softplus(at_zero))
+    at_zero = tf.constant(math.log(math.e - 1), a.dtype)
+    return -_MIN * (tf.math.softplus(a + at_zero) - tf.math.softplus(at_zero))
 
 
 def slope_at(tanh: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
@@ -92,7 +92,7 @@ def slope_at(tanh: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 
 
 def tanh_root(value: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """The one `a` with `a + weight * tanh(a) = value`, with the implicit gradient.
+    """The solution `a` of `a + weight * tanh(a) = value`, with the implicit gradient.
 
     Args:
       value: of any shape.
@@ -102,7 +102,7 @@ def tanh_root(value: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
       `a`, of the shape of `value`; NaN where an argument is not finite.
 
     Raises:
-      tf.errors.InvalidArgumentError: the search does not converge.
+      tf.errors.InvalidArgumentError: if the search does not converge.
 
     Example:
       >>> root = tanh_root(tf.constant(1.0 + 0.5 * np.tanh(1.0), tf.float32), tf.constant(0.5))
@@ -125,11 +125,11 @@ def search_tanh_root(value: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         tanh = tf.tanh(a)
         return a + weight * tanh - value, slope_at(tanh, weight)
 
-    # For |tanh| is at most 1; where it is nearly a, the root is nearly value / (1 + weight).
-    reach = tf.abs(weight)
-    low, high = value - reach, value + reach
+    # |tanh| is at most 1. Near 0 it is nearly a, so the root is nearly value / (1 + weight).
+    low, high = value - tf.abs(weight), value + tf.abs(weight)
     start = tf.clip_by_value(value / (1 + weight), low, high)
-    # The terms of the sum, and so its rounding, are at most as large as this.
-    size = tf.minimum(tf.abs(value) / (1 + tf.minimum(weight, 0)), tf.abs(value) + reach)
+    # A bound of the terms of the sum, and so of its rounding.
+    size = tf.abs(value)
+    size = tf.minimum(size / (1 + tf.minimum(weight, 0)), size + tf.abs(weight))
     eps = rounding_unit(value.dtype)
     return increasing_root(evaluate, low, high, start, 2 * eps * size)

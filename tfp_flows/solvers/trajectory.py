@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import Network
+from tfp_flows.core.bijector import Context
 from tfp_flows.core.reversible import vjp_of, with_recomputed_gradient
 from tfp_flows.core.substitution import substituted
 from tfp_flows.solvers.ode import DormandPrince, RungeKutta4, Solution
@@ -75,7 +76,7 @@ class AugmentedDynamics:
         """1, the log-det, or 2, with the penalty."""
         return 1 if self._penalties is None else 2
 
-    def __call__(self, t: tf.Tensor, state: tf.Tensor, context: tf.Tensor | None) -> list:
+    def __call__(self, t: tf.Tensor, state: tf.Tensor, context: Context) -> list[tf.Tensor]:
         """The derivatives of the state, `[n, size]`, and of the accumulators, `[n, 1 or 2]`."""
         count, (n, size) = self._noise.shape[0], tf.unstack(tf.shape(state))
         noise = tf.broadcast_to(self._noise, [count, n, size])
@@ -100,7 +101,7 @@ class AugmentedDynamics:
             rates.append(kinetic * speed + jacobian * tf.reduce_sum(vjp**2, axis=[0, 2]))
         return [velocity, tf.stack(rates, axis=-1)]
 
-    def velocity(self, t: tf.Tensor, state: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
+    def velocity(self, t: tf.Tensor, state: tf.Tensor, context: Context) -> tf.Tensor:
         """The vector field at states `[n, size]`, each of which is an event."""
         time = tf.fill([tf.shape(state)[0], 1], t)
         time = time if context is None else tf.concat([time, context], axis=-1)
@@ -135,7 +136,7 @@ class Trajectory:
         self._end = end
         self._name = name
 
-    def solve(self, state: tf.Tensor, context: tf.Tensor | None) -> Solution:
+    def solve(self, state: tf.Tensor, context: Context) -> Solution:
         """The state `[n, size]` and the accumulators `[n, 1 or 2]` at the end."""
         self._build_network(state, context)
         accumulators = tf.zeros([tf.shape(state)[0], self._dynamics.num_accumulators], state.dtype)
@@ -147,7 +148,7 @@ class Trajectory:
         with self._fixed_variables():
             return self._solver.solve(dynamics, [state, accumulators], self._start, self._end, 2)
 
-    def integrate(self, state: tf.Tensor, context: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def integrate(self, state: tf.Tensor, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
         """As `solve`, the state and the accumulators alone, with gradients for all they depend on.
 
         With fixed steps gradients are those of the steps, else they solve the adjoint equation.
@@ -176,7 +177,7 @@ class Trajectory:
         d_end: tf.Tensor,
         d_accumulators: tf.Tensor,
         sources: Sequence[tf.Tensor],
-        context: tf.Tensor | None,
+        context: Context,
     ) -> list[tf.Tensor]:
         """The state at the start and the gradients there, from those at the end.
 
@@ -203,7 +204,7 @@ class Trajectory:
         value, *gradients = solution.state
         return [value, *(g * scale for g in gradients)]
 
-    def _build_network(self, state: tf.Tensor, context: tf.Tensor | None) -> None:
+    def _build_network(self, state: tf.Tensor, context: Context) -> None:
         """Calls a Keras model that is not built yet, so that it creates its variables."""
         if not getattr(self._network.net, "built", True):
             self._dynamics.velocity(tf.constant(self._start, state.dtype), state, context)

@@ -127,3 +127,19 @@ class Affine(Transformer):
 
     def _describe(self):
         return getattr(self._scale_map, "__name__", repr(self._scale_map))
+
+
+def get_transformer(transformer: Transformer | None) -> Transformer:
+    """Returns the transformer, `Affine()` if None.
+
+    Raises:
+      TypeError: if it is anything else.
+    """
+    if transformer is None:
+        return Affine()
+    if not isinstance(transformer, Transformer):
+        raise TypeError(
+            "transformer must be an instance of transformers.Transformer, such as "
+            f'Affine("clamp"), got {transformer!r}.'
+        )
+    return transformer

@@ -1,4 +1,4 @@
-"""Features crossed with each other: every pair of choices below meets in some case of the table."""
+"""Combinations of features: every pair of choices below occurs in some case of the table."""
 
 import itertools
 
@@ -123,7 +123,7 @@ def fed(row: dict, x, context, weight) -> tuple:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_what_is_crossed_holds(row, tmp_path):
+def test_combination(row, tmp_path):
     model, (x, context, weight) = build(row), data(row)
     given = {} if context is None else {"context": context}
     flows.initialize(model.flow, x, **given)

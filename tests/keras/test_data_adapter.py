@@ -9,7 +9,7 @@ import tfp_flows as flows
 from tfp_flows import bijectors as fb
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model.data_adapter import batches
-from tfp_flows.model.run_state import Progress
+from tfp_flows.model.training_state import Progress
 
 ROWS = np.arange(22, dtype="float32")[:, None] * np.ones([1, 2], "float32")
 
@@ -36,7 +36,7 @@ def test_every_row_once_an_epoch_in_a_new_order():
     assert (epochs[0] != epochs[1]).any()
 
 
-def test_in_order_and_with_less_than_a_batch():
+def test_in_order_and_fewer_rows_than_a_batch():
     (part,) = batches((ROWS,), 100, False, Progress()).as_numpy_iterator()
     np.testing.assert_array_equal(part[0], ROWS)
 
@@ -54,21 +54,21 @@ def test_arrays_and_data_sets_train_alike():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-@pytest.mark.skipif(IS_LEGACY, reason="the pace is chosen under Keras 3 only")
-def test_small_steps_run_several_at_a_time_unless_somebody_looks(tmp_path):
-    class Looks(keras.callbacks.Callback):
+@pytest.mark.skipif(IS_LEGACY, reason="under Keras 3 only")
+def test_several_small_steps_per_execution_unless_a_callback_has_batch_hooks(tmp_path):
+    class Counts(keras.callbacks.Callback):
         seen = 0
 
         def on_train_batch_end(self, batch, logs=None):
             self.seen += 1
 
-    ours, looks = model(), Looks()
+    ours, counts = model(), Counts()
     saves = keras.callbacks.ModelCheckpoint(tmp_path / "m.weights.h5", save_weights_only=True)
     ours.fit(ROWS, batch_size=2, verbose=0, callbacks=[saves])
     assert ours.steps_per_execution == 10
     assert int(ours.optimizer.iterations) == 11
-    ours.fit(ROWS, batch_size=2, verbose=0, callbacks=[looks])
-    assert (ours.steps_per_execution, looks.seen) == (1, 11)
+    ours.fit(ROWS, batch_size=2, verbose=0, callbacks=[counts])
+    assert (ours.steps_per_execution, counts.seen) == (1, 11)
     ours.compile("sgd", steps_per_execution=3)
     ours.fit(ROWS, batch_size=2, verbose=0)
     assert ours.steps_per_execution == 3
@@ -78,8 +78,8 @@ def test_small_steps_run_several_at_a_time_unless_somebody_looks(tmp_path):
     assert image.steps_per_execution == 1
 
 
-@pytest.mark.skipif(IS_LEGACY, reason="the pace is chosen under Keras 3 only")
-def test_never_more_steps_than_asked_for_and_a_bar_that_counts_them(capsys):
+@pytest.mark.skipif(IS_LEGACY, reason="under Keras 3 only")
+def test_no_more_steps_than_requested_and_a_progress_bar_that_counts_them(capsys):
     ours = model()
     rows = np.tile(ROWS, [4, 1])  # 88 rows: 18 batches of 5
     ours.fit(rows, batch_size=5, verbose=1)
@@ -96,7 +96,7 @@ def test_never_more_steps_than_asked_for_and_a_bar_that_counts_them(capsys):
     assert int(ours.optimizer.iterations) - before == 10
 
 
-def test_a_sorted_array_is_initialised_on_rows_from_all_over_it():
+def test_a_sorted_array_is_initialised_on_rows_from_all_of_it():
     rows = np.linspace(-3.0, 50.0, 2000, dtype="float32")[:, None] * np.ones([1, 2], "float32")
     base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2)
     ours = flows.FlowModel(tfp.distributions.TransformedDistribution(base, fb.ActNorm(2)))
@@ -116,7 +116,7 @@ def test_samples_in_parts_are_the_samples():
         ours.sample(3, batch_size=0)
 
 
-def test_samples_in_parts_keep_each_its_context():
+def test_samples_in_parts_keep_their_contexts():
     flow = flows.real_nvp((2,), layers=2, hidden=(4,), context_shape=(3,))
     context = np.random.RandomState(0).normal(size=(5, 3)).astype(np.float32)
     flows.initialize(flow, np.random.RandomState(1).normal(size=(5, 2)), context=context)
@@ -125,7 +125,7 @@ def test_samples_in_parts_keep_each_its_context():
     model = flows.FlowModel(flow)
     whole = model.sample(5, seed=3, context=context)
     assert np.ptp(model.sample(5, seed=3, context=context[0]).numpy() - whole, axis=0).max() > 1e-3
-    for size in (1, 2, 3):  # with 1, contexts that are not cut would broadcast
+    for size in (1, 2, 3):  # with 1, contexts that are not sliced would broadcast
         parts = model.sample(5, seed=3, batch_size=size, context=context)
         assert parts.shape == (5, 2)
         np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)

@@ -1,29 +1,36 @@
-"""The end of a training that has diverged."""
+"""The callbacks that `fit` adds by itself."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
 from tfp_flows.keras_engine import keras
 
 
-class StopWhenDiverged(keras.callbacks.Callback):
-    """Ends a training that has met NaN or infinity, as Keras's `TerminateOnNaN` does.
+class EpochEnds(keras.callbacks.Callback):
+    """Ends epochs in the training state; the first of all callbacks, since others save it."""
 
-    It looks at the end of each epoch, warns with the cause, and lets the other callbacks and
-    `fit` come to their usual end: `EarlyStopping` restores the best weights, and there is a
-    `History`.
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None):
+        self.model.training_state.end_epoch(epoch)
+
+
+class StopWhenDiverged(keras.callbacks.Callback):
+    """Ends a training that meets NaN or infinity, as Keras's `TerminateOnNaN` does.
+
+    It checks at the end of each epoch, warns with the cause, and lets the other callbacks and
+    `fit` end as usual: `EarlyStopping` restores the best weights, and there is a `History`.
     """
 
-    def on_epoch_end(self, epoch, logs=None):
-        guard, loss = self.model._guard, (logs or {}).get("loss", 0.0)
-        left_out = guard.take()
-        found = [guard.describe(left_out, self.model.optimizer)]
-        stops = bool(left_out.not_finite)
-        if not math.isfinite(loss) and not sum(left_out):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None):
+        guard, loss = self.model.training_state.guard, (logs or {}).get("loss", 0.0)
+        skipped = guard.take()
+        found = [guard.describe(skipped, self.model.optimizer)]
+        stops = bool(skipped.not_finite)
+        if not math.isfinite(loss) and not sum(skipped):
             stops = True
             found.append(
                 f"The loss became {loss}, though all gradients were finite: some examples have "
