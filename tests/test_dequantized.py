@@ -205,7 +205,7 @@ def test_values_stay_in_their_bins(dtype, levels):
 
 def test_too_many_levels_for_a_dtype():
     base = tfd.Sample(tfd.Normal(np.float16(0), np.float16(1)), 1)
-    with pytest.raises(ValueError, match=r"float16 tells at most 512 levels apart.*1024"):
+    with pytest.raises(ValueError, match=r"float16 distinguishes at most 512 levels.*1024"):
         flows.Dequantized(base, 1024)
 
 

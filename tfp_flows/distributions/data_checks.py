@@ -148,7 +148,7 @@ def validate_contexts(flow: Flow, context: Any) -> None:
 
 
 def warn_about_contexts(flow: Flow, context: Any) -> None:
-    """Warns of contexts that cannot be told apart, or that an encoder gets in unsuitable units."""
+    """Warns of contexts that do not differ, or that an encoder gets in unsuitable units."""
     validated = flow.validated_context(context)
     if validated is None or not validated.dtype.is_floating:
         return

@@ -62,8 +62,8 @@ class Dequantized(FrozenByNetworks, Copyable, Conditional, Density, tfd.Distribu
 
     Raises:
       TypeError: if the flow is not continuous, or the dequantizer is not a `Flow`.
-      ValueError: if `levels < 2` or `num_samples < 1`, if the flow's dtype cannot tell the levels
-        apart, or if the dequantizer is not one for this flow.
+      ValueError: if `levels < 2` or `num_samples < 1`, if the flow's dtype cannot distinguish the
+        levels, or if the dequantizer is not one for this flow.
 
     Raises (from `log_prob`):
       ValueError: if pixels are outside the levels or not whole (in graph mode:
@@ -96,7 +96,7 @@ class Dequantized(FrozenByNetworks, Copyable, Conditional, Density, tfd.Distribu
         finest = int(0.5 / rounding_unit(flow.dtype))
         if levels > finest:
             raise ValueError(
-                f"{flow.dtype.name} tells at most {finest} levels apart, got levels={levels}. "
+                f"{flow.dtype.name} distinguishes at most {finest} levels, got levels={levels}. "
                 "Give fewer levels, or a flow with a finer dtype."
             )
         if dequantizer is not None:

@@ -109,7 +109,7 @@ def residual(
     dtype: tf.DType = tf.float32,
     name: str = "residual",
 ) -> Flow:
-    """A residual flow: layers `x + g(x)`, where every entry changes at once.
+    """A residual flow: layers `x + g(x)`, each of which transforms all entries.
 
     Networks are `conditioners.lipschitz_mlp`, with an `ActNorm` before each layer. A density costs
     one evaluation of each network (and its Jacobian, or a few products with it); samples are found
