@@ -68,9 +68,9 @@ class FlowFiles:
             variable_paths(self._flow),
             {name: v.numpy() for name, v in variable_paths(loaded.flow).items()},
         )
-        proof = saving.prove(self._provable(), self._probe())
-        if proof:
-            proof.check(loaded._provable()[proof.name], "The .keras file")
+        reference = saving.reference_values(self._provable(), self._probe())
+        if reference:
+            reference.verify(loaded._provable()[reference.name], "The .keras file")
 
     def _provable(self) -> dict[str, Callable]:
         return provable(self._flow, self._all_functions())
