@@ -169,9 +169,9 @@ def _content(path: str | os.PathLike | io.BytesIO) -> Iterator[memoryview | mmap
         with path.getbuffer() as content:
             yield content
     else:
-        with open(path, "rb") as file:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                yield content
+        read = mmap.ACCESS_READ
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=read) as content:
+            yield content
 
 
 def _has_checksum(content: bytes | mmap.mmap) -> bool:
