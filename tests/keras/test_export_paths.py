@@ -1,4 +1,4 @@
-"""Where `FlowModel` writes to, and in which formats. Runs under Keras 3 and tf_keras."""
+"""Paths and formats that `FlowModel` writes. Runs under Keras 3 and tf_keras."""
 
 import os
 
@@ -20,7 +20,7 @@ def model():
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_folders_on_the_way_are_made(name, model, tmp_path):
+def test_parent_folders_are_made(name, model, tmp_path):
     path = tmp_path / "a" / "b" / name
     getattr(model, WRITERS[name])(path)
     flows.verify(path)

@@ -1,4 +1,4 @@
-"""Saved, read back, exported: complete, or refused. Runs under Keras 3 and tf_keras."""
+"""Saving, loading and exporting: complete, or refused. Runs under Keras 3 and tf_keras."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_keras_file(name, tmp_path):
     if x is ROWS:
         np.testing.assert_allclose(loaded.log_prob(x), model.log_prob(x), rtol=1e-5)
         np.testing.assert_array_equal(loaded.sample(4, seed=3), model.sample(4, seed=3))
-    # Training goes on where it stopped: the optimizer's state has come along.
+    # Training continues where it stopped: the file holds the state of the optimizer.
     assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations) > 0
     loaded.fit(x, epochs=1, verbose=0)
     assert sorted(os.listdir(tmp_path)) == ["flow.keras"]
@@ -208,7 +208,7 @@ def test_file_of_another_version(tmp_path):
         keras.saving.load_model(path)
 
 
-def test_what_cannot_be_described_is_refused_and_the_old_file_stays(tmp_path):
+def test_a_flow_without_description_is_refused_and_the_old_file_stays(tmp_path):
     path = tmp_path / "flow.keras"
     path.write_bytes(b"the old file")
     coupling = fb.AffineCoupling(lambda a: tf.concat([a, a], -1))
@@ -222,13 +222,13 @@ def test_what_cannot_be_described_is_refused_and_the_old_file_stays(tmp_path):
 
 
 @keras.saving.register_keras_serializable(package="tests")
-def doubled(kept):
-    return tf.concat([kept, tf.sin(kept)], -1)
+def doubled(identity):
+    return tf.concat([identity, tf.sin(identity)], -1)
 
 
 @keras.saving.register_keras_serializable(package="tests")
-def arctangent(raw):
-    return tf.math.atan(raw)
+def arctangent(params):
+    return tf.math.atan(params)
 
 
 def test_registered_functions_and_shared_parts_are_saved(tmp_path):
@@ -262,7 +262,7 @@ def test_paths_that_cannot_be_written(tmp_path):
         model.save_weights(tmp_path / "flow.h5")
 
 
-def test_a_save_that_fails_leaves_no_trace(tmp_path, monkeypatch):
+def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
     model, _ = trained("real_nvp")
     path = tmp_path / "flow.weights.h5"
     model.save_weights(path)
@@ -286,7 +286,7 @@ def test_float64_flow(tmp_path):
     np.testing.assert_allclose(loaded.log_prob(ROWS), model.log_prob(ROWS), rtol=1e-12)
 
 
-def test_unbuilt_pixels_of_glow_are_rebuilt_alike():
+def test_a_description_of_glow_gives_an_equal_flow():
     from tfp_flows.saving import from_config, to_config
 
     flow = pixel_flow()

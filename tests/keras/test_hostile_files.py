@@ -1,4 +1,4 @@
-"""Files that were made to run code are refused, and nothing ran. Both engines read them."""
+"""Files that are made to run code are refused, and no code runs. Under both engines."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ KERAS = {"keras": keras_3, "tf_keras": tf_keras}
 
 
 class Trap:
-    """A place that hostile code would leave a mark in."""
+    """Hostile code would leave a mark here."""
 
     def __init__(self, folder, monkeypatch):
         self.mark = folder / "mark"
@@ -139,27 +139,27 @@ def saved(tmp_path_factory):
     return path
 
 
-def put_in_place_of_networks(part, described_by):
+def replace_networks(part, described_by):
     """Replaces every conditioner in a description."""
     if isinstance(part, dict):
         for key, value in part.items():
             if key == "conditioner":
                 part[key] = copy.deepcopy(described_by)
             else:
-                put_in_place_of_networks(value, described_by)
+                replace_networks(value, described_by)
     elif isinstance(part, list):
         for value in part:
-            put_in_place_of_networks(value, described_by)
+            replace_networks(value, described_by)
 
 
 @pytest.mark.parametrize("engine", KERAS)
 @pytest.mark.parametrize("name", HOSTILE_LAYERS)
 def test_hostile_network(name, engine, saved, trap):
     layer = HOSTILE_LAYERS[name](engine, trap.mark)
-    hostile = rewritten(saved, lambda c: put_in_place_of_networks(c, {engine: layer}))
+    hostile = rewritten(saved, lambda c: replace_networks(c, {engine: layer}))
     with pytest.raises(Exception, match="could run code or read"):
         keras.saving.load_model(hostile)
-    with pytest.raises(Exception, match="could run code or read"):  # of ours, whoever trusts it
+    with pytest.raises(Exception, match="could run code or read"):  # even where the user trusts it
         keras.saving.load_model(hostile, safe_mode=False)
     assert not trap.mark.exists()
 
@@ -177,7 +177,7 @@ HOSTILE_PARTS = {
 
 @pytest.mark.parametrize("name", HOSTILE_PARTS)
 def test_hostile_part(name, saved, trap):
-    hostile = rewritten(saved, lambda c: put_in_place_of_networks(c, HOSTILE_PARTS[name]))
+    hostile = rewritten(saved, lambda c: replace_networks(c, HOSTILE_PARTS[name]))
     with pytest.raises(Exception, match=r"not registered|not known"):
         keras.saving.load_model(hostile)
     assert not trap.mark.exists()
@@ -200,7 +200,7 @@ class Pickled:
         return open, (self.mark, "w")
 
 
-def test_pickle_in_the_place_of_weights(saved, trap, tmp_path):
+def test_pickle_instead_of_weights(saved, trap, tmp_path):
     array = np.array([Pickled(trap.mark)], dtype=object)
     np.savez(tmp_path / "weights.npz", vars=array)
     bare = pickle.dumps(Pickled(trap.mark))
@@ -225,11 +225,20 @@ def test_members_stay_in_the_archive(saved, tmp_path):
     assert not (tmp_path / "absolute").exists()
 
 
-@pytest.mark.parametrize("kind", ["soft link", "external link", "external data"])
-def test_weights_that_lie_elsewhere(kind, tmp_path):
-    """A file that shows its reader what else is on the disk."""
+ELSEWHERE = "a link to data elsewhere"
+HOSTILE_WEIGHTS = {
+    "soft link": ELSEWHERE,
+    "external link": ELSEWHERE,
+    "external data": ELSEWHERE,
+    "huge shape": "claims to be larger",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_WEIGHTS)
+def test_hostile_weights(kind, tmp_path):
+    """A file that would reveal what else is on the disk, or fill the memory."""
     model, path = flows.FlowModel(flows.nice((3,), 2, (4,))), tmp_path / "flow.weights.h5"
-    keras.Model.save_weights(model, str(path))  # without a digest, which would not fit any more
+    keras.Model.save_weights(model, str(path))  # without a checksum
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret" * 100)
     with h5py.File(path, "r+") as file:
@@ -240,10 +249,12 @@ def test_weights_that_lie_elsewhere(kind, tmp_path):
             group[name] = h5py.SoftLink("/vars/" + next(iter(group)))
         elif kind == "external link":
             group[name] = h5py.ExternalLink(str(secret), "/vars")
+        elif kind == "huge shape":
+            group.create_dataset(name, (2**40,), "<f4")
         else:
             group.create_dataset(name, (3,), "<f4", external=[(str(secret), 0, 12)])
     before = [v.numpy() for v in model.flow.variables]
-    with pytest.raises(ValueError, match="a link to data elsewhere"):
+    with pytest.raises(ValueError, match=HOSTILE_WEIGHTS[kind]):
         model.load_weights(path)
     for variable, value in zip(model.flow.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
@@ -251,17 +262,17 @@ def test_weights_that_lie_elsewhere(kind, tmp_path):
 
 @keras_3.saving.register_keras_serializable(package="hostile_files")
 @tf_keras.saving.register_keras_serializable(package="hostile_files")
-def bent(x):
+def wavy(x):
     return x + 0.1 * tf.sin(x)
 
 
 @pytest.mark.parametrize("engine", KERAS)
-def test_layers_of_all_kinds_still_load(engine, tmp_path):
+def test_harmless_layers_of_all_kinds_load(engine, tmp_path):
     layers, regularizers = KERAS[engine].layers, KERAS[engine].regularizers
     start = layers.Input([2])
     hidden = layers.Dense(4, "gelu", kernel_regularizer=regularizers.L2(0.1))(start)
     hidden = layers.LayerNormalization()(
-        layers.Dense(4, bent, kernel_constraint="max_norm")(hidden)
+        layers.Dense(4, wavy, kernel_constraint="max_norm")(hidden)
     )
     if engine == "keras":
         hidden = hidden + 0.5 * keras_3.ops.tanh(hidden)  # operations as parts of the network

@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote load, from either Keras engine, with the numbers they had.
+"""Files of earlier versions load, from either Keras engine, and give the same numbers.
 
 `tests/keras/saved/make.py` writes them. Runs under Keras 3 and tf_keras.
 """
@@ -26,7 +26,7 @@ HERE = "tf_keras" if IS_LEGACY else "keras"
 
 def check_answers(model, folder, name):
     expected = json.loads((folder / "expected.json").read_text())[name]
-    # Weights come back to the bit; another processor may add up in another order.
+    # Weights are bitwise equal; another processor may sum in another order.
     np.testing.assert_allclose(answers(model, name), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -48,7 +48,7 @@ def test_weights_file(name, engine):
 
 
 def test_names_in_files_are_those_of_arguments():
-    """Each part of a name but the last is an argument, or a place in a list of them."""
+    """Each part of a name but the last is an argument, or an index of a list of them."""
     arguments = {"bijector", "bijectors", "conditioner", "context_encoder", "vector_field", "flow"}
     arguments |= {"scales", "standardize_context"}
     for folder in FOLDERS:
@@ -70,7 +70,7 @@ def objects_in(config):
 
 
 def test_descriptions_hold_all_arguments():
-    """Or a default that changes would change old files."""
+    """Otherwise a change of a default would change old files."""
     found = set()
     for build, _, _ in FLOWS.values():
         for cls, parameters in objects_in(to_config(build())):

@@ -1,4 +1,4 @@
-"""Saving that is cut short, by a full disk or by a kill: the old file stays, whole."""
+"""Saving that is interrupted, by a full disk or a kill: the old file stays complete."""
 
 import contextlib
 import os
@@ -16,9 +16,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_flows as flows
-from tfp_flows.saving import atomic as files
-from tfp_flows.saving import atomic_write
-from tfp_flows.saving import checksum as digest
+from tfp_flows.saving import atomic, atomic_write, checksum
 
 WRITERS = {"flow.keras": "save", "flow.weights.h5": "save_weights", "served": "export"}
 EVERY = pytest.mark.parametrize("name", WRITERS)
@@ -54,7 +52,7 @@ def full_disk(folder):
 
 @contextlib.contextmanager
 def not_writable(folder):
-    """Takes away the right to write; root, whom permission bits do not bind, becomes nobody."""
+    """Makes a folder read-only; root, which permission bits do not bind, becomes nobody."""
     folder.chmod(0o555)
     is_root = os.geteuid() == 0
     if is_root:
@@ -85,7 +83,7 @@ def small_disk(folder):
 
 
 def check_refusal(name, folder, trouble, match):
-    """Saves, saves again in trouble, and holds the folder against what it was before."""
+    """Saves, saves again in trouble, and checks that the folder is as it was before."""
     model = small_model()
     write = getattr(model, WRITERS[name])
     write(folder / name)
@@ -97,12 +95,12 @@ def check_refusal(name, folder, trouble, match):
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert os.listdir(folder) == [name]
     flows.verify(folder / name)
-    write(folder / name)  # and once the trouble is over, it goes well
+    write(folder / name)  # once the trouble is over, it succeeds
     flows.verify(folder / name)
 
 
 @EVERY
-def test_file_that_the_system_cuts_short(name, folder):
+def test_the_system_limits_the_size_of_files(name, folder):
     check_refusal(name, folder, limited_files(), r"what was there before is untouched.*")
 
 
@@ -112,12 +110,12 @@ def test_full_disk(name, small_disk):
 
 
 @EVERY
-def test_folder_without_the_right_to_write(name, folder):
+def test_read_only_folder(name, folder):
     check_refusal(name, folder, not_writable(folder), r"(?i)permission denied|read-only")
 
 
 def exchanged(target, times):
-    """Replaces a folder again and again; returns how often a watcher missed it."""
+    """Replaces a folder repeatedly; returns how often a watcher did not find it."""
     missed, done = [], threading.Event()
 
     def watch():
@@ -145,7 +143,7 @@ def test_a_served_folder_is_there_at_every_moment(tmp_path):
 
 
 def test_folders_are_exchanged_on_other_systems_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "sys", types.SimpleNamespace(platform="other"))
+    monkeypatch.setattr(atomic, "sys", types.SimpleNamespace(platform="other"))
     exchanged(tmp_path / "served", 5)
 
 
@@ -199,7 +197,7 @@ def written(path, content="new", **kwargs):
         draft.write_text(content)
 
 
-def test_what_stands_in_the_place_of_a_file(folder):
+def test_what_else_can_be_at_the_path_of_a_file(folder):
     path = folder / "file"
     path.symlink_to(path)
     with pytest.raises(OSError, match="in a circle"):
@@ -238,12 +236,12 @@ def test_a_model_folder_with_notes_in_it_is_not_replaced(tmp_path):
 @pytest.mark.parametrize(
     "error", [ValueError("x"), OSError("y"), tf.errors.AbortedError(None, None, "z")]
 )
-def test_errors_of_the_proof_are_their_own(error, tmp_path):
-    def prove(draft):
+def test_errors_of_verification_are_passed_on(error, tmp_path):
+    def verify(draft):
         raise error
 
     with pytest.raises(type(error)) as raised:
-        written(tmp_path / "file", prove=prove)
+        written(tmp_path / "file", verify=verify)
     assert raised.value is error
     assert os.listdir(tmp_path) == []
 
@@ -268,21 +266,22 @@ with atomic_write(sys.argv[1]) as draft:
 
 
 def test_another_writer_may_take_a_new_draft_for_a_stale_one(tmp_path, monkeypatch):
-    target, make, cleared = tmp_path / "x.txt", Path.mkdir, []
+    target, make, cleared = tmp_path / "x.txt", tempfile.mkdtemp, []
 
-    def mkdir(folder, *args, **kwargs):
-        make(folder, *args, **kwargs)
-        if folder.name.startswith(".") and not cleared:  # before its writer could lock it
+    def mkdtemp(*args, **kwargs):
+        folder = make(*args, **kwargs)
+        if not cleared:  # before its writer could lock it
             cleared.append(folder)
-            files.remove_stale_drafts(target)
-            assert not folder.exists()
+            atomic.remove_stale_drafts(target)
+            assert not Path(folder).exists()
+        return folder
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
     written(target)
     assert cleared and target.read_text() == "new" and os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_drafts_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_path):
+def test_drafts_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path):
     path = tmp_path / "latest.weights.h5"
     command = [sys.executable, "-c", WRITE_AND_WAIT, str(path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -294,7 +293,7 @@ def test_drafts_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_pa
         writers[0].kill()
         writers[0].wait()
         flows.BackupAndRestore(tmp_path).restore(small_model())
-        assert len(os.listdir(tmp_path)) == 1  # that of the living one
+        assert len(os.listdir(tmp_path)) == 1  # that of the running one
         written(path)
         assert len(os.listdir(tmp_path)) == 2
     finally:
@@ -306,7 +305,7 @@ def test_drafts_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_pa
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_loading_that_is_stopped_changes_nothing(stop, tmp_path, monkeypatch):
+def test_interrupted_loading_changes_nothing(stop, tmp_path, monkeypatch):
     model, path = small_model(), tmp_path / "flow.weights.h5"
     model.compile("adam")
     model.save_weights(path)
@@ -350,14 +349,14 @@ def test_weights_of_another_dtype_or_format(tmp_path):
 def test_weights_of_another_format(number, match, tmp_path, monkeypatch):
     model, path = small_model(), tmp_path / "flow.weights.h5"
     with monkeypatch.context() as patch:
-        patch.setattr(digest, "FORMAT", number)
+        patch.setattr(checksum, "FORMAT", number)
         model.save_weights(path)
     with pytest.raises(ValueError, match=match):
         model.load_weights(path)
 
 
-def test_a_file_whose_seal_is_broken_is_refused(tmp_path):
-    """What is outside of the arrays is covered by the digest of all bytes alone."""
+def test_the_checksum_covers_all_bytes(tmp_path):
+    """Those outside of the arrays too."""
     model, path = small_model(), tmp_path / "flow.weights.h5"
     model.save_weights(path)
     whole = path.read_bytes()

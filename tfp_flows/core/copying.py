@@ -31,13 +31,19 @@ class Copyable:
         return twin
 
     def __reduce__(self):
-        from tfp_flows.saving import rebuilt, to_config  # which knows all of the package
+        from tfp_flows.saving import (  # which knows all of the package
+            from_config_and_weights,
+            to_config,
+        )
 
         try:
             config = to_config(self)
         except TypeError as error:
             raise TypeError(f"{self!r} cannot be pickled: {error}") from error
-        return rebuilt, (config, {n: v.numpy() for n, v in variable_paths(self).items()})
+        return from_config_and_weights, (
+            config,
+            {n: v.numpy() for n, v in variable_paths(self).items()},
+        )
 
 
 def _deep_copy(obj: Any, copied: dict[int, Any]) -> Any:

@@ -208,10 +208,9 @@ def apply_summed(optimizer: Any, pairs: Iterable[tuple[tf.Tensor, Any]]) -> None
         vars(optimizer).pop("_all_reduce_sum_gradients", None)
 
 
-def hdf5_of(store: Any) -> tuple[Any, Any]:
-    """`(part of a .keras archive or None, open HDF5 file or None)` behind a store of weights.
+def hdf5_of(store: Any) -> Any:
+    """The open `h5py.File` behind a store of weights, or None.
 
-    Without it a damaged file is found by its values alone.
+    Without it the checksum and the format of a file are not checked when Keras loads it.
     """
-    file = getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras
-    return getattr(store, "io_file", None), file
+    return getattr(store, "h5_file", getattr(store, "file", None))  # Keras 3, tf_keras

@@ -54,10 +54,10 @@ class Files:
             {name: v.numpy() for name, v in variable_paths(loaded).items()},
         )
         candidates = self._inference.reference_candidates()
-        reference = saving.prove(candidates, self._inference.examples())
+        reference = saving.reference_values(candidates, self._inference.examples())
         if reference:
             restored = Inference(loaded).reference_candidates()[reference.name]
-            reference.check(restored, "The .keras file")
+            reference.verify(restored, "The .keras file")
 
     def save_weights(
         self, write: Callable[[str], Any], path: str | os.PathLike, overwrite: bool

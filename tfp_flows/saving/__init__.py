@@ -1,4 +1,4 @@
-"""Files that prove themselves: complete, read back, signed, and swapped in whole."""
+"""Writing and reading files: atomic, verified by reading them back, protected by checksums."""
 
 from tfp_flows.saving.allowed import validate_allowed
 from tfp_flows.saving.atomic import atomic_write, local_path, remove_stale_drafts, reserve
@@ -12,9 +12,14 @@ from tfp_flows.saving.checksum import (
     verify,
 )
 from tfp_flows.saving.export import export_saved_model
-from tfp_flows.saving.object_graph import from_config, rebuilt, to_config
+from tfp_flows.saving.object_graph import from_config, from_config_and_weights, to_config
 from tfp_flows.saving.onnx_file import export_onnx
-from tfp_flows.saving.verification import load_arrays, prove, verify_arrays, verify_weights_file
+from tfp_flows.saving.verification import (
+    load_arrays,
+    reference_values,
+    verify_arrays,
+    verify_weights_file,
+)
 
 __all__ = [
     "FORMAT",
@@ -26,10 +31,10 @@ __all__ = [
     "export_onnx",
     "export_saved_model",
     "from_config",
+    "from_config_and_weights",
     "load_arrays",
     "local_path",
-    "prove",
-    "rebuilt",
+    "reference_values",
     "remove_stale_drafts",
     "reserve",
     "to_config",

@@ -1,4 +1,4 @@
-"""What a Keras description in a file may name: layers and what they are made of, never code."""
+"""What a Keras description in a file may name: layers and their parts, never code."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ _RUN_CODE_OR_READ_FILES = {
 
 
 def validate_allowed(config: Any, keras: ModuleType, known: dict[str, Any] | None = None) -> None:
-    """Looks through a description before Keras does, which may import any module that it names.
+    """Validates a description before Keras reads it, which may import any module that it names.
 
     Args:
-      config: what `serialize_keras_object` gave, all the way down.
+      config: what `serialize_keras_object` returns; it is searched recursively.
       keras: the engine that would build it.
-      known: further names that it may use.
+      known: further objects that it may name.
 
     Raises:
-      ValueError: it names anything else than layers and what they are made of, or what is
-        registered with Keras in this process.
+      ValueError: if it names anything but layers and their parts, and what is registered with
+        Keras in this process.
     """
     if isinstance(config, list | tuple):
         for part in config:

@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder appears whole, or not at all."""
+"""Atomic writes: a file or folder appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -9,44 +9,11 @@ import os
 import re
 import shutil
 import sys
-import uuid
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
-
-
-def local_path(path: str | os.PathLike) -> Path:
-    """The path, unless it is an address elsewhere, which `pathlib` would take for a folder `gs:`.
-
-    Raises:
-      ValueError: it is such an address, as `gs://bucket/flow`.
-    """
-    if "://" in os.fspath(path):
-        raise ValueError(
-            f"{path} is not a local path. Flows are written and read locally, where a file can "
-            "take the place of an old one in one step: write to a local folder and copy the file "
-            "or folder from there, or copy it here first (gcloud storage cp -r, aws s3 cp "
-            "--recursive, tf.io.gfile.copy)."
-        )
-    return Path(path)
-
-
-def with_parents(path: str | os.PathLike) -> Path:
-    """The local path, once the folders that lead to it are there.
-
-    Raises:
-      ValueError: it is not local.
-      OSError: a folder cannot be made; PermissionError and the like where the system says so.
-    """
-    target = local_path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"Cannot write {target}: the folder {target.parent} cannot be made"
-        raise type(error)(error.errno, f"{message} ({error.strerror})") from error
-    return target
-
 
 try:
     import fcntl
@@ -56,32 +23,48 @@ except ImportError:  # Windows has no such locks: stale drafts stay there
 _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
+def local_path(path: str | os.PathLike) -> Path:
+    """Returns the path, which must be local.
+
+    Raises:
+      ValueError: if it is a remote address such as `gs://bucket/flow`, which `pathlib` would take
+        for a folder named `gs:`.
+    """
+    if "://" in os.fspath(path):
+        raise ValueError(
+            f"{path} is not a local path. Flows are written and read locally, where a file can "
+            "replace an old one in one step: write to a local folder and copy the file or folder "
+            "from there, or copy it here first (gcloud storage cp -r, aws s3 cp --recursive, "
+            "tf.io.gfile.copy)."
+        )
+    return Path(path)
+
+
 @contextlib.contextmanager
 def atomic_write(
     path: str | os.PathLike,
     overwrite: bool = True,
-    prove: Callable[[Path], None] | None = None,
+    verify: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and moves it into place if all went well.
+    """Yields a temporary path to write to, and moves it to `path` if the block succeeds.
 
-    Folders that lead to it are made. The old file or directory stays untouched until the new one
-    is complete, proved and on the disk. A symbolic link stays one: what it points to is replaced.
-    Permissions of a file that is replaced are kept; a hard link to it keeps the old content. Drafts
-    of processes that were killed are removed.
+    Parent folders are created. The old file or folder stays untouched until the new one is
+    complete, verified and flushed to disk. If `path` is a symbolic link, what it points to is
+    replaced. The permissions of a replaced file are kept; a hard link to it keeps the old content.
+    Drafts that killed processes have left behind are removed.
 
     Args:
-      path: where the file or directory is to be.
-      overwrite: whether something may be there already.
-      prove: checks what was written; whatever it raises reaches the caller as it is.
+      path: where the file or folder is to be.
+      overwrite: whether an existing file or folder is replaced.
+      verify: called with the draft before it is moved; its exceptions are passed on unchanged.
 
     Raises:
-      FileExistsError: it is there, and `overwrite` is False; or a file would take the place of a
-        folder, or the other way round; or it is a folder that holds anything else than a
-        SavedModel.
-      ValueError: the path is not local.
-      OSError: the system refused, as on a full disk (PermissionError: on a read-only one).
+      FileExistsError: if `path` exists and `overwrite` is False; if a file would replace a folder
+        or the other way round; if it is a folder with other content than a SavedModel.
+      ValueError: if the path is not local.
+      OSError: if the system refuses, as on a full disk (PermissionError: on a read-only one).
     """
-    with_parents(path)
+    local_path(path)
     with _named_errors(path):
         target = _checked_target(path, overwrite)
     remove_stale_drafts(target)
@@ -93,8 +76,8 @@ def atomic_write(
             _flush(draft)  # or a power cut could leave neither the old nor the new
             if target.exists():
                 shutil.copymode(target, draft)
-        if prove is not None:
-            prove(draft)
+        if verify is not None:
+            verify(draft)
         with _named_errors(path):
             if target.is_dir():
                 _exchange(draft, target)
@@ -103,8 +86,38 @@ def atomic_write(
             _flush(target.parent, deep=False)
 
 
+def remove_stale_drafts(target: str | os.PathLike) -> None:
+    """Removes the drafts of `target` whose processes have ended; running ones lock theirs."""
+    target = Path(os.path.realpath(target))
+    if fcntl is None or not target.parent.is_dir():
+        return
+    pattern = re.compile(rf"\.[a-z0-9_]{{8}}\.{re.escape(target.name)}")
+    for name in filter(pattern.fullmatch, os.listdir(target.parent)):
+        folder = target.with_name(name)
+        with contextlib.suppress(OSError):  # locked, or not ours to remove
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(handle)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Allocates `size` bytes of disk for a file, where the system supports that.
+
+    HDF5 does not recover from a disk that fills up while it writes: the process may crash later.
+
+    Raises:
+      OSError: if the disk is full, or the file may not be that large.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def _checked_target(path: str | os.PathLike, overwrite: bool) -> Path:
-    """Where to write: `path`, or what it links to."""
+    """Returns where to write: `path`, or what it links to. Its parent folders exist then."""
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OSError(errno.ELOOP, "its symbolic links lead in a circle")
@@ -114,7 +127,11 @@ def _checked_target(path: str | os.PathLike, overwrite: bool) -> Path:
         raise FileExistsError(
             "it is a folder that holds other things, which would be lost. Choose another name"
         )
-    with_parents(target)  # of what a link points to
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the folder {target.parent} cannot be made ({error.strerror})"
+        raise type(error)(error.errno, message) from error
     for place in (target.parent, target):
         if place.exists() and not _is_writable(place):
             raise PermissionError(f"{place} is read-only")
@@ -133,7 +150,7 @@ def _is_saved_model(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _named_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Errors of the system, and of TensorFlow while it writes, say what could not be written."""
+    """Lets errors of the system and of TensorFlow's writers say what could not be written."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -146,15 +163,15 @@ def _named_errors(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _draft_of(target: Path, path: str | os.PathLike) -> Iterator[Path]:
-    """A path for a draft, in a folder of its own that is locked as long as this process lives."""
+    """Yields a path for a draft, in a folder of its own that stays locked while this runs."""
     folder, lock = None, None
     try:
         with _named_errors(path):
-            while lock is None:
-                folder = target.with_name(f".{uuid.uuid4().hex[:8]}.{target.name}")
-                folder.mkdir(mode=0o700)  # what it replaces may be private
+            while lock is None:  # private, as what it replaces may be
+                name = tempfile.mkdtemp(f".{target.name}", prefix=".", dir=target.parent)
+                folder = Path(name)
                 lock = _lock(folder)
-        yield folder / target.name  # the same ending, since Keras picks the format by it
+        yield folder / target.name  # Keras chooses the format by the ending
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -162,26 +179,8 @@ def _draft_of(target: Path, path: str | os.PathLike) -> Iterator[Path]:
             os.close(lock)
 
 
-def remove_stale_drafts(target: str | os.PathLike) -> None:
-    """Removes the drafts of `target` whose writers were killed; those of living ones are locked."""
-    target = Path(os.path.realpath(target))
-    if fcntl is None or not target.parent.is_dir():
-        return
-    pattern = re.compile(rf"\.[0-9a-f]{{8}}\.{re.escape(target.name)}")
-    for name in os.listdir(target.parent):
-        if pattern.fullmatch(name):
-            folder = target.with_name(name)
-            with contextlib.suppress(OSError):  # it lives, or is somebody else's
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-                finally:
-                    os.close(handle)
-
-
 def _lock(folder: Path) -> int | None:
-    """Locks a new folder until it is closed; None if another process has removed it meanwhile."""
+    """Locks a new folder until the handle is closed; None if another process has removed it."""
     if fcntl is None:
         return os.open(os.devnull, os.O_RDONLY)
     try:
@@ -196,21 +195,8 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def reserve(path: Path, size: int) -> None:
-    """Asks for `size` bytes of disk for a file, where the system lets one ask.
-
-    HDF5 does not get over a disk that fills up under it: the process may crash much later.
-
-    Raises:
-      OSError: the disk is full, or the file may not be that large.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
 def _flush(path: Path, deep: bool = True) -> None:
-    """Waits until a file, or a folder with all that is in it, has reached the disk."""
+    """Waits until a file, or a folder with its content, has reached the disk."""
     within = path.rglob("*") if deep and path.is_dir() else ()
     for each in (*within, path):
         if each.is_dir() and os.name != "posix":  # folders cannot be opened there
@@ -223,7 +209,11 @@ def _flush(path: Path, deep: bool = True) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Lets two folders change places; on Linux in one step, so that no moment lacks either."""
+    """Swaps two folders.
+
+    On Linux in one step, which Python has no function for: a server that watches `other` would
+    not find it between two renames.
+    """
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
     if sys.platform == "linux":
         rename = getattr(ctypes.CDLL(None), "renameat2", None)

@@ -1,4 +1,9 @@
-"""Checksums and format numbers, so that a damaged or foreign file is an error."""
+"""Checksums and format numbers: a damaged file, or one of another format, is an error.
+
+A weights file holds the SHA-256 checksum of all its bytes but the checksum's own, as an attribute
+of its root group. So a file is checked before HDF5 reads it: on some damaged files HDF5 hangs.
+The weights in a `.keras` file are such a file, and a SavedModel has a list for `sha256sum`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,14 @@ import hashlib
 import io
 import mmap
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from tfp_flows.core import private
 from tfp_flows.saving.atomic import local_path
@@ -24,16 +31,23 @@ _OLD = {
     1: "names weights by private attributes, and leaves arguments at their defaults out",
 }
 
+_CHECKSUM = "tfp_flows_sha256"  # attributes of an HDF5 file
+_FORMAT = "tfp_flows_format"
+_WRITTEN_BY = "tfp_flows"  # the version of the package
+_HEX_DIGITS = re.compile(rb"(?<=tfp_flows_sha256=)[0-9a-f]{64}")
+_WEIGHTS = "model.weights.h5"  # in a .keras file
+_SUMS = "assets.extra/sha256sums"  # in a SavedModel, for `sha256sum --check` too
+
 
 def check_format(found: Any, written_by: str | None) -> None:
-    """Refuses a file of another format than this version reads and writes.
+    """Checks that a file has the format that this version reads and writes.
 
     Args:
       found: the number in the file.
       written_by: the version of tfp_flows that wrote it, if the file says so.
 
     Raises:
-      ValueError: it is another format; the message says which, and what to do.
+      ValueError: if it has another format; the message says which, and what to do.
     """
     if found == FORMAT:
         return
@@ -42,36 +56,24 @@ def check_format(found: Any, written_by: str | None) -> None:
     if found in _OLD:
         raise ValueError(
             f"{file}, which {_OLD[found]}; {here}. Load it with the version that wrote it, and "
-            "carry the values over by hand."
+            "copy the values by hand."
         )
     raise ValueError(f"{file}; {here}. Load it with that version or a newer one.")
 
 
-_ATTRIBUTE = "tfp_flows_sha256"  # of an HDF5 file
-_SEAL = b"\nall before: tfp_flows_sha256 "  # at its end, with the digest of its bytes
-_FORMAT = "tfp_flows_format"  # of an HDF5 file
-_WRITTEN_BY = "tfp_flows"  # of an HDF5 file: the version of the package
-_CHANGED = (
-    "the weights are not those that were saved; the file was damaged, or changed by another "
-    "program. Take an earlier copy."
-)
-_WEIGHTS = "model.weights.h5"  # in a .keras file
-_SUMS = "assets.extra/sha256sums"  # in a SavedModel, for `sha256sum --check` too
-
-
 def verify(path: str | os.PathLike) -> None:
-    """Checks a saved flow against the digest that was saved with it, without loading it.
+    """Verifies the checksum of a saved flow, without loading it.
 
-    Loading a `.keras` or `.weights.h5` file checks by itself. A SavedModel is loaded by TensorFlow,
+    Loading a `.keras` or `.weights.h5` file verifies it too. A SavedModel is loaded by TensorFlow,
     which checks its variables but not its graph: verify it where it arrives.
 
     Args:
       path: a `.keras` or `.weights.h5` file, or the folder of a SavedModel.
 
     Raises:
-      FileNotFoundError: there is nothing.
-      ValueError: it is damaged, or it holds no digest, as files of other makers; the path is not
-        local.
+      FileNotFoundError: if nothing is there.
+      ValueError: if it is damaged, or holds no checksum, as files of other programs; if the path
+        is not local.
 
     Example:
       >>> import os, tempfile
@@ -83,14 +85,14 @@ def verify(path: str | os.PathLike) -> None:
       ...     _ = file.truncate(2000)
       >>> flows.verify(path)
       Traceback (most recent call last):
-      ValueError: ...flow.weights.h5 is damaged, or no file of this kind: ...
+      ValueError: ...flow.weights.h5 is damaged, or not a file of this kind: ...
     """
     if not validate_checksum(path):
-        raise ValueError(f"{path} holds no digest to verify: it was not written by tfp_flows.")
+        raise ValueError(f"{path} holds no checksum to verify: it was not written by tfp_flows.")
 
 
 def validate_checksum(path: str | os.PathLike) -> bool:
-    """As `verify`, but lets pass what holds no digest; returns whether there was one."""
+    """As `verify`, but accepts files without a checksum; returns whether there was one."""
     path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
@@ -100,25 +102,48 @@ def validate_checksum(path: str | os.PathLike) -> bool:
         check = _check_keras_file if path.suffix == ".keras" else _check_weights_file
     try:
         return check(path)
-    except Exception as error:  # whatever the readers of broken files come up with
-        raise ValueError(f"{path} is damaged, or no file of this kind: {error}") from error
+    except Exception as error:  # of many kinds, from the readers of damaged files
+        raise ValueError(f"{path} is damaged, or not a file of this kind: {error}") from error
+
+
+def check_store(store: Any) -> None:
+    """Checks the HDF5 file that Keras loads weights from.
+
+    Args:
+      store: what Keras passes to `load_own_variables`.
+
+    Raises:
+      ValueError: if the file is damaged, has another format, or refers to data elsewhere. A file
+        without a checksum, of another program, is accepted.
+    """
+    file = private.hdf5_of(store)
+    if file is None:
+        return
+    if file.driver == "fileobj":  # in a .keras file
+        _has_checksum(file.id.get_file_image())
+    else:
+        with _content(file.filename) as content:
+            _has_checksum(content)
+    _check_datasets(file)
+    if _FORMAT in file.attrs:
+        check_format(int(file.attrs[_FORMAT]), file.attrs.get(_WRITTEN_BY))
 
 
 def add_checksum(path: str | os.PathLike | io.BytesIO) -> None:
-    """Writes the format of a `.weights.h5` file, and the digests of its content, into it."""
+    """Writes the format of a `.weights.h5` file, and its checksum, into it."""
     with h5py.File(path, "r+") as file:
         file.attrs[_FORMAT], file.attrs[_WRITTEN_BY] = FORMAT, __version__
-        file.attrs[_ATTRIBUTE] = _digest(file)
+        file.attrs[_CHECKSUM] = np.bytes_(f"{_CHECKSUM}={'0' * 64}")
+    with _content(path) as content:
+        start, end = _HEX_DIGITS.search(content).span()
+        digits = _sha256_without(content, start, end)
     with contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "r+b") as raw:
-        sha = hashlib.sha256()
-        raw.seek(0)
-        while block := raw.read(2**20):
-            sha.update(block)
-        raw.write(_seal(sha))  # HDF5 does not look at what comes after its own end
+        raw.seek(start)
+        raw.write(digits)
 
 
 def add_checksum_to_keras_file(path: Path) -> None:
-    """Signs the weights in a `.keras` file; the zip format has checksums for the rest."""
+    """Adds a checksum to the weights in a `.keras` file; the zip format has them for the rest."""
     with zipfile.ZipFile(path) as archive:
         contents = {info: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -131,111 +156,95 @@ def add_checksum_to_keras_file(path: Path) -> None:
 
 
 def add_checksums_to_folder(folder: Path) -> None:
-    """Writes the digests of all files of a SavedModel into it."""
-    lines = [f"{digest}  {name}\n" for name, digest in _digests(folder).items()]
+    """Writes the checksums of all files of a SavedModel into it."""
+    lines = [f"{checksum}  {name}\n" for name, checksum in _checksums(folder).items()]
     (folder / _SUMS).parent.mkdir(exist_ok=True)
     (folder / _SUMS).write_text("".join(lines))
 
 
-def check_store(store: Any) -> None:
-    """Checks the HDF5 file that Keras loads weights from.
-
-    Args:
-      store: what Keras hands to `load_own_variables`.
-
-    Raises:
-      ValueError: the file is damaged, or leads to other files, or is of another format. One
-        without a digest, of another maker, is let pass.
-    """
-    part, file = private.hdf5_of(store)  # the part is read as it is needed
-    if part is not None:
-        part.seek(0)
-        part.read()  # to its end, where the zip format has its checksum
-    if file is not None and _check_weights(file):
-        check_format(int(file.attrs.get(_FORMAT, 1)), file.attrs.get(_WRITTEN_BY))
-
-
-def _check_weights_file(path: Path | io.BytesIO) -> bool:
-    # Bytes first: from damaged ones HDF5 may not come back.
+@contextlib.contextmanager
+def _content(path: str | os.PathLike | io.BytesIO) -> Iterator[memoryview | mmap.mmap]:
+    """Yields the bytes of a file without reading it into memory."""
     if isinstance(path, io.BytesIO):
-        _check_seal(path.getvalue())
+        with path.getbuffer() as content:
+            yield content
     else:
         read = mmap.ACCESS_READ
-        with open(path, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=read) as content:
-            _check_seal(content)
-    with h5py.File(path) as file:
-        return _check_weights(file)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=read) as content:
+            yield content
 
 
-def _seal(sha: Any) -> bytes:
-    return _SEAL + sha.hexdigest().encode()
+def _has_checksum(content: bytes | mmap.mmap) -> bool:
+    """Whether a weights file holds a checksum.
+
+    Raises:
+      ValueError: if it does not match.
+    """
+    found = _HEX_DIGITS.search(content)
+    if found is None:
+        return False
+    if found.group() != _sha256_without(content, *found.span()):
+        raise ValueError(
+            "the weights are not those that were saved; the file was damaged, or changed by "
+            "another program. Take an earlier copy."
+        )
+    return True
 
 
-def _check_seal(content: bytes | mmap.mmap) -> None:
-    """Raises ValueError unless a weights file ends with the digest of its bytes, or has none."""
+def _sha256_without(content: bytes | memoryview | mmap.mmap, start: int, end: int) -> bytes:
+    """The checksum of a file's bytes, but for those from `start` to `end`: its own digits."""
     with memoryview(content) as view:
-        end = max(len(view) - len(_seal(hashlib.sha256())), 0)
-        is_sealed = view[end:] == _seal(hashlib.sha256(view[:end]))
-    if not is_sealed and content.find(_ATTRIBUTE.encode()) >= 0:  # there was a seal
-        raise ValueError(_CHANGED)
+        sha = hashlib.sha256(view[:start])
+        sha.update(view[end:])
+    return sha.hexdigest().encode()
+
+
+def _check_weights_file(path: Path) -> bool:
+    with _content(path) as content:
+        if _has_checksum(content):
+            return True
+    with h5py.File(path) as file:  # which fails unless it is a complete HDF5 file
+        _check_datasets(file)
+    return False
 
 
 def _check_keras_file(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}  # checks their CRCs
-    return _check_weights_file(io.BytesIO(contents[_WEIGHTS]))
+    return _has_checksum(contents[_WEIGHTS])
 
 
 def _check_folder(folder: Path) -> bool:
     if not (folder / _SUMS).is_file():
         return False
     lines = (folder / _SUMS).read_text().splitlines()
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = _digests(folder)
+    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    found = _checksums(folder)
     faults = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]
     if faults:
         raise ValueError(f"other content than was saved in {', '.join(faults)}")
     return True
 
 
-def _check_weights(file: h5py.File) -> bool:
-    """Returns whether there was a digest to check."""
-    if _ATTRIBUTE not in file.attrs:
-        for _ in _members(file):  # refuses links
-            pass
-        return False
-    if file.attrs[_ATTRIBUTE] != _digest(file):
-        raise ValueError(_CHANGED)
-    return True
-
-
-def _digests(folder: Path) -> dict[str, str]:
+def _checksums(folder: Path) -> dict[str, str]:
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     files.pop(_SUMS, None)
     return {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in sorted(files.items())}
 
 
-def _digest(file: h5py.File) -> str:
-    """Of the names, attributes, types, shapes and values in all groups."""
-    sha = hashlib.sha256()
-    for item in _members(file):
-        attributes = sorted(f"{key}={value}" for key, value in item.attrs.items())
-        sha.update(repr((item.name, attributes)).encode())
-        if isinstance(item, h5py.Dataset):
-            if item.nbytes > item.id.get_storage_size():  # before memory is asked for
-                raise ValueError(f"{item.name} claims to be larger than what is stored")
-            sha.update(repr((item.dtype.str, item.shape)).encode())
-            sha.update(item[()].tobytes())
-    return sha.hexdigest()
+def _check_datasets(group: h5py.Group) -> None:
+    """Checks all datasets below a group, before any is read.
 
-
-def _members(group: h5py.Group) -> Iterator[h5py.Group | h5py.Dataset]:
-    """All groups and datasets below a group, in a stable order; refuses what leads elsewhere."""
-    for name in sorted(group):
+    Raises:
+      ValueError: if one is a link to data elsewhere, or larger than what is stored of it.
+    """
+    for name in group:
         is_link = not isinstance(group.get(name, getlink=True), h5py.HardLink)
         item = None if is_link else group[name]
-        if is_link or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+        is_data = isinstance(item, h5py.Dataset)
+        if is_link or (is_data and (item.external or item.is_virtual)):
             raise ValueError(f"{name} in the weights file is a link to data elsewhere: not read")
-        yield item
+        if is_data and item.chunks is None and item.nbytes > item.id.get_storage_size():
+            raise ValueError(f"{name} in the weights file claims to be larger than what is stored")
         if isinstance(item, h5py.Group):
-            yield from _members(item)
+            _check_datasets(item)

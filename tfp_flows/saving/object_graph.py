@@ -1,9 +1,9 @@
 """Distributions, bijectors and their networks as plain JSON, and back.
 
-What is written is the constructor's arguments, from `parameters`, all the way down. Only
-classes of TFP and of this package, and what the user registered with Keras
-(`@keras.saving.register_keras_serializable`), are ever built: loading runs no code of a file's
-author. Variables are described here; their values are the weights file's part.
+A description holds the constructor's arguments, from `parameters`, recursively. Only classes of
+TFP and of this package, and what the user has registered with Keras
+(`@keras.saving.register_keras_serializable`), are ever built: a file cannot run code of its own.
+Variables are described here; their values are in the weights file.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _DESCRIBED = tfb.Bijector | tfd.Distribution | Transformer  # by their `paramete
 
 
 def to_config(obj: Any) -> Any:
-    """Describes a distribution (or anything that one is made of) in JSON's types.
+    """Describes a distribution, or a part of one, in JSON's types.
 
     Raises:
-      TypeError: a part has no description, as an unregistered function; the message names it.
+      TypeError: if a part has no description, as an unregistered function; the message names it.
     """
     return _Writer().write(obj, "flow")
 
@@ -51,13 +51,13 @@ def from_config(config: Any) -> Any:
     """Builds what `to_config` described, with variables at zero.
 
     Raises:
-      ValueError: the description names a class or function that is not known here.
+      ValueError: if the description names a class or function that is not known here.
     """
     return _Reader().read(config)
 
 
-def rebuilt(config: Any, weights: Mapping[str, np.ndarray]) -> Any:
-    """Builds what `to_config` described, with these weights; what a pickle calls."""
+def from_config_and_weights(config: Any, weights: Mapping[str, np.ndarray]) -> Any:
+    """Builds what `to_config` described, with these weights; pickles call this."""
     obj = from_config(config)
     load_arrays(variable_paths(obj), weights)
     return obj
@@ -66,7 +66,7 @@ def rebuilt(config: Any, weights: Mapping[str, np.ndarray]) -> Any:
 class _Writer:
     def __init__(self):
         self._seen: dict[int, int] = {}
-        self._alive: list[Any] = []  # ids are of use only while their objects live
+        self._alive: list[Any] = []  # an id is unique only while its object lives
 
     def write(self, obj: Any, where: str) -> Any:
         if obj is None or isinstance(obj, bool | int | float | str):
@@ -129,20 +129,20 @@ class _Reader:
             return tf.TensorShape(config["shape"])
         if "same_as" in config:
             return self._built[config["same_as"]]
-        place = len(self._built)  # taken before the parts, as the writer does
+        index = len(self._built)  # before those of its parts, as in the writer
         self._built.append(None)
-        self._built[place] = self._read_shared(config)
-        return self._built[place]
+        self._built[index] = self._read_shared(config)
+        return self._built[index]
 
     def _read_shared(self, config: dict) -> Any:
         if "variable" in config:
             return _build_variable(config["variable"])
         if "transformed_variable" in config:
             bijector = self.read(config["bijector"])
-            raw = config["transformed_variable"]
-            initial = bijector.forward(tf.zeros(raw["shape"], raw["dtype"]))
+            variable = config["transformed_variable"]
+            initial = bijector.forward(tf.zeros(variable["shape"], variable["dtype"]))
             return tfp.util.TransformedVariable(
-                initial, bijector, name=raw["name"], trainable=raw["trainable"]
+                initial, bijector, name=variable["name"], trainable=variable["trainable"]
             )
         if "array" in config:
             array = np.array(config["array"], config["of"])
@@ -156,9 +156,9 @@ class _Reader:
             if engine in config:
                 objects = {"AutoregressiveNetwork": tfb.AutoregressiveNetwork}
                 custom = objects if engine == "tf_keras" else None
-                keras_in_use = _engine(engine)
-                validate_allowed(config[engine], keras_in_use, custom)
-                return keras_in_use.saving.deserialize_keras_object(config[engine], custom)
+                module = _engine(engine)
+                validate_allowed(config[engine], module, custom)
+                return module.saving.deserialize_keras_object(config[engine], custom)
         raise ValueError(f"This .keras file holds a part that is not known here: {list(config)}.")
 
 
@@ -177,15 +177,15 @@ def _build_variable(config: dict) -> tf.Variable:
 
 
 def _arguments(obj: _DESCRIBED, where: str) -> dict[str, Any]:
-    """All of the constructor's arguments, so that a file outlives a change of their defaults.
+    """All of the constructor's arguments, so that a change of their defaults changes no file.
 
-    Only functions that are the default stay out: they are code.
+    Functions that are the default are left out: they are code.
     """
     if obj.parameters is None:
         raise TypeError(
-            f"{where}: {type(obj).__name__} does not say how it was made. Let its __init__ pass "
-            "parameters=dict(locals()) to super().__init__, or save weights alone with "
-            "save_weights."
+            f"{where}: {type(obj).__name__} does not say how it was made. Pass "
+            "parameters=dict(locals()) to super().__init__ in its __init__, or save only weights "
+            "with save_weights."
         )
     signature = inspect.signature(type(obj).__init__).parameters
     return {
@@ -219,8 +219,8 @@ def _registered_name(obj: Any, where: str) -> str:
     if keras.saving.get_registered_object(name) is not obj:
         raise TypeError(
             f"{where} cannot be saved in a .keras file: {own!r} is code. Decorate it with "
-            "@keras.saving.register_keras_serializable(), use a Keras layer, or save weights "
-            "alone with save_weights."
+            "@keras.saving.register_keras_serializable(), use a Keras layer, or save only weights "
+            "with save_weights."
         )
     return name
 

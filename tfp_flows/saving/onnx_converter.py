@@ -1,6 +1,6 @@
-"""Turns a signature of a SavedModel into an ONNX file; run as a program of its own.
+"""Converts a signature of a SavedModel to an ONNX file; run as a program of its own.
 
-tf2onnx takes functions out of TensorFlow's registry that flows with loops still need, so it must
+tf2onnx removes functions from TensorFlow's registry that flows with loops still need, so it must
 not run in the process that has made the flow.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 _OPSET = 18
 _INT64 = 7  # onnx.TensorProto.INT64
@@ -21,9 +20,9 @@ _INT64 = 7  # onnx.TensorProto.INT64
 
 def main(folder: str, signature: str, path: str) -> None:
     """Writes `path`, or exits with a message."""
-    import onnx  # which is optional
+    import onnx  # an optional dependency
 
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it lacks is named below
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # missing operations are named below
     loaded = tf.saved_model.load(folder)
     try:
         model = converted(loaded.signatures[signature])
@@ -38,14 +37,14 @@ def main(folder: str, signature: str, path: str) -> None:
 
 def converted(signature: Any) -> Any:
     """A signature as an ONNX model, with the names of its arguments and of its one output."""
-    import tf2onnx  # which is optional
+    import tf2onnx  # an optional dependency
 
     (name,) = signature.structured_outputs
-    frozen = convert_variables_to_constants_v2(signature, False, True)
-    inputs, (output,) = [tensor.name for tensor in frozen.inputs], [t.name for t in frozen.outputs]
+    arguments = signature.inputs[: len(signature.inputs) - len(signature.captured_inputs)]
+    inputs, output = [tensor.name for tensor in arguments], signature.outputs[0].name
     names = {i: i.split(":")[0].removeprefix(f"{name}_") for i in inputs}
     model, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(add_shapes=True),
+        tf2onnx.tf_loader.from_function(signature, inputs, [output]),
         input_names=inputs,
         output_names=[output],
         tensors_to_rename={**names, output: name},
@@ -64,7 +63,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def _broadcast_args(graph: Any, node: Any, name: str, _: list) -> None:
-    """tf2onnx lacks this operation, which is the shape of a sum of zeros of both shapes."""
+    """tf2onnx lacks this operation: the shape of a sum of zeros of both shapes."""
     shapes, outputs, dtypes = list(node.input), node.output, node.output_dtypes
     graph.remove_node(name)
     zeros = []

@@ -1,4 +1,4 @@
-"""A function of a flow as an ONNX file, run by ONNX Runtime before it is kept."""
+"""A function of a flow as an ONNX file, which ONNX Runtime runs before it is kept."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.saving.atomic import atomic_write
 from tfp_flows.saving.export import write_saved_model
-from tfp_flows.saving.verification import Proof
+from tfp_flows.saving.verification import ReferenceValues
 
 tfd = tfp.distributions
 
@@ -27,27 +28,27 @@ def export_onnx(
     functions: Mapping[str, Callable],
     name: str,
     path: str | os.PathLike,
-    probe: Mapping[str, tf.Tensor],
+    examples: Mapping[str, tf.Tensor],
 ) -> None:
     """Writes one function as an ONNX file, runs it, compares, and only then moves it to `path`.
 
     Args:
       flow: the distribution.
-      functions: what `signatures(flow)` gave.
+      functions: `tf.function`s by name, each with an input signature.
       name: of the function, and of the file's one output.
       path: the file to make or replace.
-      probe: data to compare on, by the names of `log_prob`'s arguments.
+      examples: arguments of `log_prob`, by name, to compare values on.
 
     Raises:
-      ImportError: onnxruntime or tf2onnx is missing.
-      ValueError: there is no such function, or it cannot be converted; the message says why.
-      RuntimeError: what was read back gives other values.
+      ImportError: if onnxruntime or tf2onnx is missing.
+      ValueError: if there is no such function, or it cannot be converted; the message says why.
+      RuntimeError: if what was read back gives other values.
     """
     if name not in functions or name == "sample":
         names = ", ".join(repr(n) for n in functions if n != "sample")
         raise ValueError(
             f"An ONNX file holds one of {names}, got {name!r}. For samples, draw latents and "
-            "decode them: ONNX has no random numbers of a seed that is given."
+            "decode them: ONNX has no random numbers from a given seed."
         )
     missing = [p for p in ("onnxruntime", "tf2onnx") if not _is_installed(p)]
     if missing:
@@ -55,16 +56,16 @@ def export_onnx(
             f'An export to ONNX needs {" and ".join(missing)}: pip install "tfp_flows[onnx]".'
         )
     function = functions[name]
-    values = dict(probe)
+    values = dict(examples)
     if name == "decode":
-        values["z"] = functions["encode"](**probe)
+        values["z"] = functions["encode"](**examples)
     arguments = {spec.name: values[spec.name] for spec in function.input_signature}
-    proof = Proof(name, arguments, function(**arguments).numpy())
+    reference = ReferenceValues(name, arguments, function(**arguments).numpy())
 
-    def check(draft: Path) -> None:
-        proof.check(lambda **tensors: _run(draft, name, tensors), "The ONNX file")
+    def verify(draft: Path) -> None:
+        reference.verify(lambda **tensors: _run(draft, name, tensors), "The ONNX file")
 
-    with atomic_write(path, prove=check) as draft:
+    with atomic_write(path, verify=verify) as draft:
         _convert(flow, function, name, draft)
 
 
@@ -86,8 +87,8 @@ def _convert(flow: tfd.Distribution, function: Callable, name: str, path: Path) 
         )
 
 
-def _run(path: Path, name: str, tensors: Mapping[str, tf.Tensor]):
-    import onnxruntime  # which is optional
+def _run(path: Path, name: str, tensors: Mapping[str, tf.Tensor]) -> np.ndarray:
+    import onnxruntime  # an optional dependency
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run([name], {k: v.numpy() for k, v in tensors.items()})[0]

@@ -1,4 +1,4 @@
-"""Whether what was written gives the arrays and values that the flow gives."""
+"""Whether what was written has the arrays and gives the values of the flow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+
+SEEDED = "seeded_log_prob"  # the log_prob of a flow with all its noise from one seed
 
 
 def check_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
-    """Checks that a file holds just these variables.
+    """Checks that a file holds exactly these variables.
 
     Raises:
-      ValueError: names are missing or extra, or shapes or dtypes differ; the message lists them.
+      ValueError: if names are missing or extra, or shapes or dtypes differ; the message lists them.
     """
     names = set(store)
     faults = [f"missing in the file: {name}" for name in sorted(set(variables) - names)]
@@ -39,26 +40,19 @@ def check_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.nd
 
 def load_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
     """Assigns every array to its variable, after `check_arrays`."""
-    arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118, Keras's is no dict
+    arrays = {name: store[name] for name in store.keys()}  # noqa: SIM118, Keras's is not a dict
     check_arrays(variables, arrays)
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
-def verify_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
-    """Reads a `.weights.h5` file back and compares every array.
+def verify_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
+    """Verifies that a file holds the values of these variables.
 
     Raises:
-      ValueError: names or shapes differ.
-      RuntimeError: a value differs.
+      ValueError: if names, shapes or dtypes differ.
+      RuntimeError: if a value differs.
     """
-    with h5py.File(path, "r") as file:
-        store = {name: np.asarray(array) for name, array in file["vars"].items()}
-    verify_arrays(variables, store)
-
-
-def verify_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError or RuntimeError unless `store` holds these very values."""
     check_arrays(variables, store)
     for name, variable in variables.items():
         found, expected = np.asarray(store[name]), variable.numpy()
@@ -66,20 +60,29 @@ def verify_arrays(variables: Mapping[str, tf.Variable], store: Mapping[str, np.n
             raise RuntimeError(f"The file was written, but {name} reads back differently.")
 
 
-tfd = tfp.distributions
+def verify_weights_file(variables: Mapping[str, tf.Variable], path: str | os.PathLike) -> None:
+    """Reads a `.weights.h5` file back, and raises as `verify_arrays` does."""
+    with h5py.File(path, "r") as file:
+        verify_arrays(variables, {name: array[()] for name, array in file["vars"].items()})
 
-SEEDED = "seeded_log_prob"  # of a flow, with all its noise from one seed
 
-
-class Proof(NamedTuple):
-    """Values of a flow that whatever is read back must give too."""
+class ReferenceValues(NamedTuple):
+    """Values that a function of a flow gives, and must give again when it is read back."""
 
     name: str
     arguments: dict[str, tf.Tensor]
     values: np.ndarray
 
-    def check(self, restored: Callable, what: str) -> None:
-        """Raises RuntimeError unless the function that was read back gives these values."""
+    def verify(self, restored: Callable, what: str) -> None:
+        """Calls the function that was read back.
+
+        Args:
+          restored: a function of `arguments`; it returns values, or `{name: values}`.
+          what: the kind of file, for the message.
+
+        Raises:
+          RuntimeError: if it gives other values.
+        """
         found = restored(**self.arguments)
         found = np.asarray(found[self.name] if isinstance(found, dict) else found)
         if not np.allclose(self.values, found, rtol=1e-4, atol=1e-4, equal_nan=True):
@@ -90,20 +93,19 @@ class Proof(NamedTuple):
             )
 
 
-def prove(functions: Mapping[str, Callable], probe: Mapping[str, tf.Tensor]) -> Proof | None:
-    """Calls the first function that gives the same values twice.
-
-    That is `log_prob`, unless it draws noise; then `log_prob` with its noise from one seed; and
-    where a part of the flow draws numbers of its own, `encode`. None if there is no such function.
+def reference_values(
+    functions: Mapping[str, Callable], examples: Mapping[str, tf.Tensor]
+) -> ReferenceValues | None:
+    """Values of the first function that gives the same ones twice; None if none does.
 
     Args:
-      functions: what `provable(flow)` gave.
-      probe: examples, by the names of `log_prob`'s arguments.
+      functions: candidates by name, the most telling first. One named `SEEDED` is given a seed.
+      examples: arguments of all of them.
     """
     for name, function in functions.items():
         seed = {"seed": tf.constant([0, 1])} if name == SEEDED else {}
-        arguments = {**seed, **probe}
+        arguments = {**seed, **examples}
         once, twice = (function(**arguments).numpy() for _ in range(2))
         if np.array_equal(once, twice, equal_nan=True):
-            return Proof(name, arguments, once)
+            return ReferenceValues(name, arguments, once)
     return None

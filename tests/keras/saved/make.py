@@ -1,9 +1,9 @@
-"""Writes the files of this format that later versions must go on reading.
+"""Writes the files of this format that later versions must still read.
 
 One command, after a change of the format: `python tests/keras/saved/make.py`. It trains a few
-small flows for a moment under each Keras engine, and writes each as `.keras` and `.weights.h5`
-with the log-probabilities that it gives, to `tests/keras/saved/format_<n>/<engine>`. Files of an
-older format stay as they are.
+small flows for a few steps under each Keras engine, and writes each as `.keras` and `.weights.h5`
+with its log-probabilities, to `tests/keras/saved/format_<n>/<engine>`. Files of an older format
+stay as they are.
 """
 
 import json
@@ -55,11 +55,11 @@ FLOWS = {
 
 
 def answers(model, name: str) -> np.ndarray:
-    """What a file must reproduce: log-probabilities; latents where those are drawn with noise."""
+    """What a file must reproduce: log-probabilities; latents where these are random."""
     _, x, context = FLOWS[name]
     given = {} if context is None else {"context": context}
-    ask = model.encode if isinstance(model.flow, flows.Dequantized) else model.log_prob
-    return np.asarray(ask(x, **given), np.float64)
+    function = model.encode if isinstance(model.flow, flows.Dequantized) else model.log_prob
+    return np.asarray(function(x, **given), np.float64)
 
 
 def main() -> None:
