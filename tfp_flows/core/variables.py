@@ -136,7 +136,7 @@ def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
 def validate_tracked(owner: tf.Module) -> Iterator[None]:
     """Raises `UntrackedVariableError` if the block reads what `owner` does not track.
 
-    Only trainable variables are seen: they are what would stay untrained in silence.
+    Only trainable variables are seen: they are what would silently stay untrained.
     """
     with tf.GradientTape() as tape:
         yield
