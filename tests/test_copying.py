@@ -1,4 +1,4 @@
-"""`copy` and `pickle` of flows and bijectors: whole, independent, or an error that says how."""
+"""`copy` and `pickle` of flows and bijectors: complete and independent, or a clear error."""
 
 import copy
 import pickle
@@ -70,7 +70,7 @@ def test_dequantized_and_bijectors(way):
     np.testing.assert_array_equal(WAYS[way](bijector).inverse(ROWS), bijector.inverse(ROWS))
 
 
-def test_parts_that_are_shared_stay_so():
+def test_shared_parts_stay_shared():
     layer = fb.AffineCoupling(flows.conditioners.mlp(2, 2, (4,)), mask="alternate")
     chain = copy.deepcopy(fb.Chain([layer, fb.ActNorm(3), layer]))
     assert chain.bijectors[0] is chain.bijectors[2]

@@ -1,4 +1,4 @@
-"""Networks of others as conditioners: what is accepted, and what errors say."""
+"""Networks of other libraries as conditioners: what is accepted, and error messages."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def test_autoregressive_networks_of_tfp(make, params, conditional):
     context = {"context": tf.constant(X[:, :1])} if conditional else {}
     y = bijector.forward(X, **context)
     np.testing.assert_allclose(bijector.inverse(tf.identity(y), **context), X, atol=1e-4)
-    raw = net(tf.constant(X), *context.values())
-    assert raw.shape == [6, 3, params]
+    params_of_x = net(tf.constant(X), *context.values())
+    assert params_of_x.shape == [6, 3, params]
     with tf.GradientTape() as tape:
         tape.watch(point := tf.constant(X))
         z = bijector.inverse(point, **context)
@@ -54,7 +54,7 @@ class Holder(tf.Module):
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_layers_that_a_module_holds_are_trained(stacked):
+def test_layers_of_a_module_are_trained(stacked):
     bijector = fb.AffineCoupling(Holder())
     flow = around(fb.Repeat(bijector, 2) if stacked else bijector, 2)
     assert len(flow.trainable_variables) == 4
@@ -67,7 +67,7 @@ def test_layers_that_a_module_holds_are_trained(stacked):
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="variables of tf_keras do not know their regularisers")
-def test_regularisers_of_layers_that_a_module_holds_count():
+def test_regularisers_of_layers_of_a_module_count():
     losses = []
     for regularizer in (None, keras.regularizers.L1(2.0)):
         keras.utils.set_random_seed(0)
@@ -79,7 +79,7 @@ def test_regularisers_of_layers_that_a_module_holds_count():
     np.testing.assert_allclose(losses[1] - losses[0], expected, rtol=1e-4)
 
 
-def test_the_error_for_a_network_that_is_not_built_says_what_to_do():
+def test_unbuilt_networks_are_a_clear_error():
     for use in (
         lambda b: around(b, 2).trainable_variables,
         lambda b: b.trainable_variables,
@@ -92,7 +92,7 @@ def test_the_error_for_a_network_that_is_not_built_says_what_to_do():
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="symbolic tensors of tf_keras go through TensorFlow's ops")
-def test_symbolic_tensors_are_refused():
+def test_symbolic_tensors_are_an_error():
     with pytest.raises(TypeError, match=r"symbolic KerasTensor.*in the `call` of a layer"):
         fb.ActNorm(2)(keras.Input((2,)))
     with pytest.raises(TypeError, match="symbolic KerasTensor"):

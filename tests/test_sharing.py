@@ -1,4 +1,4 @@
-"""One flow for many traces, threads and copies; many flows for one line of code."""
+"""One flow in many traces, threads and copies; many flows from one line of code."""
 
 import logging
 import threading
@@ -72,7 +72,7 @@ def warnings_of_retracing():
     tf.get_logger().removeHandler(handler)
 
 
-def test_many_flows_are_not_taken_for_one_that_retraces(warnings_of_retracing):
+def test_many_flows_are_not_warned_of_as_retracing(warnings_of_retracing):
     for _ in range(6):
         repeat = fb.Repeat(fb.ActNorm(2), 2)
         flow = flows.distributions.Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), repeat)
@@ -85,7 +85,7 @@ def test_many_flows_are_not_taken_for_one_that_retraces(warnings_of_retracing):
     assert warnings_of_retracing
 
 
-def test_a_flow_as_argument_of_a_function():
+def test_flow_as_argument_of_a_function():
     """It goes by identity, as a constant: one trace a flow, whose variables stay live."""
     flow = ready_made()
     assert tf.nest.flatten(flow, expand_composites=True) == [flow]  # no composite tensor
@@ -132,8 +132,8 @@ THREADS = 6
 @pytest.mark.parametrize(
     "make", [ready_made, reversible_chain, pytest.param(drifting, marks=pytest.mark.slow)]
 )
-def test_many_threads_use_one_flow(make, warnings_of_retracing):
-    """Eager calls and traces at the same time, while nobody has traced anything before."""
+def test_threads_share_a_flow(make, warnings_of_retracing):
+    """Eager calls and traces at the same time, before anything is traced."""
     flow = make()
     inputs = [tf.random.stateless_normal([3, *flow.event_shape], [i, 0]) for i in range(THREADS)]
     gate = threading.Barrier(THREADS)
@@ -143,14 +143,14 @@ def test_many_threads_use_one_flow(make, warnings_of_retracing):
             log_prob = flow.log_prob(x)
         return log_prob, tape.gradient(log_prob, flow.trainable_variables)
 
-    # Functions of their own, but for the code: in this place TensorFlow may warn of them.
+    # Two functions of the same code, of which TensorFlow may warn.
     traced = [tf.function(value_and_gradients, autograph=False) for _ in range(2)]
 
     def work(i):
         gate.wait()
         evaluate = traced[i] if i < len(traced) else value_and_gradients
-        turns = [*range(i, THREADS), *range(i)]
-        return {k: evaluate(inputs[k]) for k in turns}
+        order = [*range(i, THREADS), *range(i)]
+        return {k: evaluate(inputs[k]) for k in order}
 
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(work, range(THREADS)))
@@ -163,7 +163,7 @@ def test_many_threads_use_one_flow(make, warnings_of_retracing):
                 np.testing.assert_allclose(one, right, rtol=1e-3, atol=1e-4)
 
 
-def test_copies_share_and_parameters_rebuild():
+def test_copies_share_variables():
     flow, given = ready_made(), ready_made(context_shape=(1,))
     x = tf.constant([[0.5, -1.0], [2.0, 0.3]])
     twin = flow.copy(name="twin")
@@ -183,13 +183,13 @@ def test_copies_share_and_parameters_rebuild():
     assert not np.allclose(wide.log_prob(x), flow.log_prob(x))
 
     conditioned = given.condition(CONTEXTS)
-    moved_on = conditioned.copy(context=CONTEXTS + 1.0)
+    copied = conditioned.copy(context=CONTEXTS + 1.0)
     np.testing.assert_allclose(
-        moved_on.log_prob(x[:1]), given.log_prob(x[:1], context=CONTEXTS + 1.0), rtol=1e-6
+        copied.log_prob(x[:1]), given.log_prob(x[:1], context=CONTEXTS + 1.0), rtol=1e-6
     )
 
 
-def test_a_repr_fits_a_line_or_two():
+def test_repr_is_short():
     deep = flows.glow(event_shape=(8, 8, 3), levels=2, steps=16, hidden=4)
     for described in (deep, small(context_shape=(1,)).condition(CONTEXTS), deep.bijector):
         text = repr(described)

@@ -1,4 +1,4 @@
-"""Values, contexts and sample shapes of which a trace knows no rank."""
+"""Values, contexts and sample shapes of unknown rank in a trace."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_pixels():
 
 
 @pytest.mark.parametrize("wrong", [X[..., :1], tf.zeros([]), tf.zeros([6]), tf.zeros([2, 1])])
-def test_other_events_are_refused(pair, wrong):
+def test_other_events_are_an_error(pair, wrong):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes tensors with the last"):
         traced(pair[0].log_prob, ANY)(wrong)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes tensors with the last"):

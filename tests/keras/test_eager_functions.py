@@ -73,7 +73,7 @@ def eager_functions():
 
 
 @each(CASES, quick=lambda name: name in ("stacked", "context", "batch normalisation"))
-def test_they_train_as_graphs_do(name):
+def test_training_is_as_in_graphs(name):
     build, x = CASES[name]
     losses = []
     for eagerly, within in (

@@ -17,7 +17,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tests")
 class OwnNoise(tfd.Distribution):
-    """Draws from TensorFlow's generator itself, past all seeds."""
+    """Draws from TensorFlow's global generator, whatever the seed."""
 
     def __init__(self, loc, name="own_noise"):
         parameters = dict(locals())
@@ -45,7 +45,7 @@ class OwnNoise(tfd.Distribution):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Forgetful(tfb.Shift):
-    """Its description leaves out the shift."""
+    """Its configuration has no shift."""
 
     def __init__(self, shift=0.0, name="forgetful"):
         super().__init__(shift, name=name)
@@ -79,7 +79,7 @@ def model_of(name):
 
 
 @each(FLOWS, quick=lambda name: name == "residual")
-def test_they_are_saved_and_served(name, tmp_path):
+def test_saving_and_serving(name, tmp_path):
     model, x = model_of(name)
     assert not np.array_equal(model.log_prob(x), model.log_prob(x))
     model.save(tmp_path / "flow.keras")
@@ -97,7 +97,7 @@ def test_they_are_saved_and_served(name, tmp_path):
     np.testing.assert_allclose(served["sample"](**arguments)["sample"], expected, atol=1e-4)
 
 
-def test_what_reads_back_differently_is_refused(tmp_path):
+def test_saving_fails_where_the_file_differs(tmp_path):
     model = flows.FlowModel(residual(Forgetful(0.5)))
     with pytest.raises(RuntimeError, match=r"differs by .* in seeded_log_prob"):
         model.save(tmp_path / "flow.keras")

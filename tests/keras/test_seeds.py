@@ -1,4 +1,4 @@
-"""Where random starts come from: one seed sets them all, and no two parts share one."""
+"""Random initial values: one seed sets them all, and no two parts share one."""
 
 import itertools
 
@@ -51,7 +51,7 @@ def orders(net):
 
 
 def starts(part):
-    """The values that a part starts with, and the orders of its autoregressive networks."""
+    """The initial values of a part, and the orders of its autoregressive networks."""
     if isinstance(part, keras.Model):
         return orders(part)
     nets = [m.conditioner for m in part.submodules if isinstance(m, fb.MaskedAutoregressive)]
@@ -60,7 +60,7 @@ def starts(part):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_draws_without_a_seed_follow_the_global_one(name):
+def test_draws_without_a_seed_follow_keras(name):
     found = []
     for seed in (3, 3, 4):
         keras.utils.set_random_seed(seed)
@@ -79,7 +79,7 @@ def test_draws_without_a_seed_follow_tensorflow(name):
     assert found[0] == found[1]
 
 
-def test_a_draw_inside_a_graph():
+def test_draws_inside_a_graph_are_an_error():
     @tf.function
     def trace():
         return fb.Rotation(3).forward(tf.zeros([3]))
@@ -89,7 +89,7 @@ def test_a_draw_inside_a_graph():
 
 
 def parts(flow):
-    """What starts at random in a flow: a string for each variable of each step."""
+    """The random initial values in a flow: bytes for each variable of each step."""
     stacked = {
         id(v) for m in flow.submodules if isinstance(m, fb.Repeat) for v in m.trainable_variables
     }
@@ -101,7 +101,7 @@ def parts(flow):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_no_two_parts_start_alike(name):
+def test_no_two_parts_have_equal_initial_values(name):
     found = []
     for seed in (0, 1, 2):
         flow = FLOWS[name](seed)
@@ -110,7 +110,7 @@ def test_no_two_parts_start_alike(name):
     assert len(set(found)) == len(found)
 
 
-def test_blocks_of_ffjord_have_noise_of_their_own():
+def test_blocks_of_ffjord_have_different_noise():
     seeds = [
         block.parameters["seed"]
         for seed in (0, 1, 2)
@@ -120,13 +120,13 @@ def test_blocks_of_ffjord_have_noise_of_their_own():
     assert len(set(seeds)) == len(seeds) == 9
 
 
-def test_equal_seeds_give_equal_starts():
+def test_equal_seeds_give_equal_initial_values():
     for name in ("maf", "planar"):
         assert starts(FLOWS[name](5)) == starts(FLOWS[name](5))
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_steps_draw_their_weights_anew_from_a_seeded_initialiser(seed):
+def test_steps_with_a_seeded_initialiser_differ(seed):
     net = keras.Sequential(
         [
             keras.layers.Input((2,)),
@@ -149,7 +149,7 @@ def continuous(seed):
 
 
 @pytest.mark.parametrize("make", [residual, continuous])
-def test_steps_of_a_loop_have_noise_of_their_own(make):
+def test_steps_of_a_loop_have_different_noise(make):
     """With equal linear networks, equal noise would give every step the same log-det."""
     y = tf.ones([5, 3])
     step = make(0)
@@ -172,7 +172,7 @@ def test_steps_of_a_loop_have_noise_of_their_own(make):
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "zero"])
-def test_what_is_not_a_seed_is_refused(seed):
+def test_invalid_seeds_are_an_error(seed):
     for make in (MAKERS["rotation"], MAKERS["made"], FLOWS["neural_spline"]):
         with pytest.raises(ValueError, match="A seed is a whole number of 0 or more"):
             make(seed)

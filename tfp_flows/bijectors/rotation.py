@@ -66,8 +66,8 @@ class Rotation(FlowBijector):
             name=name,
         )
 
-    def _reinitialised(self, turn):
-        random = random_state(self.parameters["seed"], turn)
+    def _reinitialised(self, index: int) -> list[tuple[tf.Variable, np.ndarray]]:
+        random = random_state(self.parameters["seed"], index)
         return [(self.rotation, self._random_angles(self.rotation.shape[0], random))]
 
     def _random_angles(self, features: int, random: np.random.RandomState) -> np.ndarray:

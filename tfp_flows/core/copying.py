@@ -14,10 +14,10 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 class Copyable:
-    """Lets `copy` and `pickle` make objects anew from their constructor's arguments.
+    """Makes `copy` and `pickle` rebuild objects from their constructor's arguments.
 
-    A deep copy has variables and networks of its own; functions, which hold none, are shared. A
-    pickle holds what a `.keras` file does: the description and the weights.
+    A deep copy has variables and networks of its own; functions, which have none, are shared. A
+    pickle contains what a `.keras` file does: the configuration and the weights.
     """
 
     def __copy__(self):
@@ -26,28 +26,23 @@ class Copyable:
     def __deepcopy__(self, copied: dict[int, Any]):
         twin = _deep_copy(self, copied)
         ours, theirs = variable_paths(self), variable_paths(twin)
-        for name in set(ours) & set(theirs):  # those that are not arguments
+        for name in set(ours) & set(theirs):  # for variables that are not arguments
             theirs[name].assign(ours[name])
         return twin
 
     def __reduce__(self):
-        from tfp_flows.saving import (  # which knows all of the package
-            from_config_and_weights,
-            to_config,
-        )
+        from tfp_flows import saving  # which imports all that can be saved
 
         try:
-            config = to_config(self)
+            config = saving.to_config(self)
         except TypeError as error:
             raise TypeError(f"{self!r} cannot be pickled: {error}") from error
-        return from_config_and_weights, (
-            config,
-            {n: v.numpy() for n, v in variable_paths(self).items()},
-        )
+        weights = {name: v.numpy() for name, v in variable_paths(self).items()}
+        return saving.from_config_and_weights, (config, weights)
 
 
 def _deep_copy(obj: Any, copied: dict[int, Any]) -> Any:
-    """As `copy.deepcopy`, which TFP's distributions and bijectors do not all support."""
+    """`copy.deepcopy`, which not all distributions and bijectors of TFP support."""
     if id(obj) in copied:
         return copied[id(obj)]
     if isinstance(obj, tfp.util.TransformedVariable) or not _is_walked(obj):

@@ -1,4 +1,4 @@
-"""The names of variables in files: paths through constructor arguments, which are public."""
+"""Names of variables in files: paths of constructor arguments, which are public."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfp_flows.core.variables import LiveVariables, is_keras_layer
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-# Parts that add nothing to a name: a stacked variable is named as that of a single step is.
+# Parts that are left out of names: a stacked variable has the name that of a single step has.
 _UNNAMED = {"stacked", "pretransformed_input"}
 
 
@@ -25,19 +25,18 @@ def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:
     so they depend on public names alone, never on a private attribute:
 
     * a distribution or bijector names its parts by its constructor's arguments (`parameters`),
-    * a list names them by their places, a dict by its keys,
-    * a Keras layer names its weights by their places in `weights` and Keras's short name,
-    * any other `tf.Module`, and what is no argument, is named by its attributes.
+    * a list names them by their indices, a dict by its keys,
+    * a Keras layer names its weights by their indices in `weights` and Keras's short names,
+    * any other `tf.Module`, and a part that is not an argument, is named by its attributes.
 
-    A variable that is reached in several ways has the first of these names in alphabetical order
-    of the arguments.
+    A variable with several paths has the first one in alphabetical order of the arguments.
 
     Args:
       module: a `tfd.Distribution`, `tfb.Bijector` or other `tf.Module`.
 
     Returns:
-      `{name: variable}`, sorted by name, numbers by size. Processes that build the same object
-      give the same names.
+      `{name: variable}`, sorted by name, with numbers by value. Processes that build the same
+      object get the same names.
     """
     namer = _Namer(module.variables)
     namer.visit(module, ())
@@ -45,10 +44,10 @@ def variable_paths(module: tf.Module) -> dict[str, tf.Variable]:
 
 
 class _Namer:
-    """Goes through an object, and names the variables that it owns.
+    """Visits the parts of an object, and names its variables.
 
     Args:
-      owned: the variables to name; others, such as those of a template, are passed by.
+      owned: the variables to name; others, such as those of a template, are ignored.
     """
 
     def __init__(self, owned: Iterable[tf.Variable]):
@@ -80,7 +79,7 @@ class _Namer:
             self.visit(part, (*path, str(name)))
 
     def _visit_attributes(self, module: tf.Module, path: tuple[str, ...]) -> None:
-        """Names what no argument has led to."""
+        """Names variables that are not reached by arguments."""
         found = private.attributes(
             module, lambda leaf: isinstance(leaf, tf.Variable) and id(leaf) in self._unnamed
         )

@@ -1,4 +1,4 @@
-"""Numerical helpers that work in every floating-point dtype."""
+"""Numerical helpers for all floating-point dtypes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def rounding_unit(dtype: tf.DType) -> float:
-    """The distance from 1 to the next larger number, for bfloat16 too, which NumPy does not know.
+    """The distance from 1 to the next larger number; of bfloat16 too, which NumPy lacks.
 
     Example:
       >>> rounding_unit(tf.bfloat16), rounding_unit(tf.float16)
@@ -17,10 +17,7 @@ def rounding_unit(dtype: tf.DType) -> float:
 
 
 def triangular_solve(matrix: tf.Tensor, rhs: tf.Tensor, **settings) -> tf.Tensor:
-    """`tf.linalg.triangular_solve`; what has half precision is solved in float32, then rounded.
-
-    TensorFlow has no kernel for float16 and bfloat16.
-    """
+    """`tf.linalg.triangular_solve`; in float32 for float16 and bfloat16, which have no kernel."""
     dtype = matrix.dtype
     if dtype.size >= tf.float32.size:
         return tf.linalg.triangular_solve(matrix, rhs, **settings)
@@ -29,16 +26,16 @@ def triangular_solve(matrix: tf.Tensor, rhs: tf.Tensor, **settings) -> tf.Tensor
 
 
 def moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first row, how far above it the mean is, and the standard deviation, in float64.
+    """The first row, the mean minus that row, and the standard deviation, in float64.
 
-    Differences from a row keep the digits of a small spread about a large mean, and the spread of
-    equal values is exactly 0.
+    Differences from a row keep the digits of a small deviation about a large mean, and the
+    deviation of equal values is exactly 0.
     """
     rows = tf.cast(rows, tf.float64)
-    away = rows - rows[0]
-    largest = tf.reduce_max(tf.abs(away), axis=0)
+    differences = rows - rows[0]
+    largest = tf.reduce_max(tf.abs(differences), axis=0)
     unit = tf.where(largest > 0.0, largest, tf.ones_like(largest))  # so that no square overflows
-    away /= unit
-    mean = tf.reduce_mean(away, axis=0)
-    variance = tf.reduce_mean(tf.square(away - mean), axis=0)
+    differences /= unit
+    mean = tf.reduce_mean(differences, axis=0)
+    variance = tf.reduce_mean(tf.square(differences - mean), axis=0)
     return rows[0], unit * mean, unit * tf.sqrt(variance)

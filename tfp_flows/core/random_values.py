@@ -1,4 +1,4 @@
-"""Initial values, drawn again."""
+"""Random initial values: seeds, and draws for further copies of a module."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from tfp_flows.core.bijector import FlowBijector
 from tfp_flows.core.network import Network
 
 
-def reinitialised_values(module: tf.Module, turn: int) -> dict[int, np.ndarray]:
-    """New random values by `id` of the variable; those that do not start at random are absent.
+def reinitialised_values(module: tf.Module, index: int) -> dict[int, np.ndarray]:
+    """New values, by `id` of the variable, of the variables that are initialised at random.
 
-    Far cheaper than making the module again. It knows this package's bijectors, and Keras layers
+    Much cheaper than building the module again. It knows this package's bijectors, and Keras layers
     that keep the initialiser of a weight `kernel` as `kernel_initializer`, as Keras's own do.
+
+    Args:
+      module: whose variables are drawn.
+      index: of the draw; draws with different indices are independent.
     """
     drawn: dict[int, np.ndarray] = {}
     for part in (module, *module.submodules):
         if isinstance(part, FlowBijector):
-            drawn.update((id(v), value) for v, value in part._reinitialised(turn))
+            drawn.update((id(v), value) for v, value in part._reinitialised(index))
         elif isinstance(part, Network):
             for layer in part.layers:
-                drawn.update(_reinitialised_weights(layer, turn))
+                drawn.update(_reinitialised_weights(layer, index))
     return drawn
 
 
-def _reinitialised_weights(net: Any, turn: int) -> Iterator[tuple[int, np.ndarray]]:
+def _reinitialised_weights(net: Any, index: int) -> Iterator[tuple[int, np.ndarray]]:
     for layer in private.sublayers(net):
         for weight in layer.weights:
             name = weight.name.split("/")[-1].split(":")[0]
@@ -39,31 +43,33 @@ def _reinitialised_weights(net: Any, turn: int) -> Iterator[tuple[int, np.ndarra
                 continue
             config = initializer.get_config()
             if isinstance(config.get("seed"), int):
-                config["seed"] = random_state(config["seed"], turn).randint(2**31)
+                config["seed"] = random_state(config["seed"], index).randint(2**31)
             again = type(initializer).from_config(config)
             yield id(variable), np.asarray(again(variable.shape, dtype=variable.dtype.name))
 
 
-def random_state(seed: int | None, turn: int = 0) -> np.random.RandomState:
-    """NumPy's generator for the `turn`-th draw with a seed; no other seed or turn draws alike.
+def random_state(seed: int | None, index: int = 0) -> np.random.RandomState:
+    """NumPy's generator for one draw with a seed.
 
-    Without a seed it is seeded from TensorFlow's global generator, which follows
-    `tf.random.set_seed` and `keras.utils.set_random_seed`.
+    Args:
+      seed: a whole number; None: drawn from TensorFlow's global generator, which follows
+        `tf.random.set_seed` and `keras.utils.set_random_seed`.
+      index: of the draw; draws with other indices or seeds are independent.
 
     Raises:
-      ValueError: the seed is not a whole number of 0 or more.
+      ValueError: if the seed is not a whole number of 0 or more.
     """
     if seed is None:
-        with tf.init_scope():  # eager, also where a graph is being made
+        with tf.init_scope():  # eager, also while a graph is built
             seed = int(tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32))
-    return np.random.RandomState(np.random.MT19937(_sequence(seed, turn)))
+    return np.random.RandomState(np.random.MT19937(_sequence(seed, index)))
 
 
 def spawned_seeds(seed: int) -> Iterator[int]:
     """Independent seeds from one, all below 2^31.
 
     Raises:
-      ValueError: the seed is not a whole number of 0 or more.
+      ValueError: if the seed is not a whole number of 0 or more.
     """
     parent = _sequence(seed)
     while True:

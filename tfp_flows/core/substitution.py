@@ -1,4 +1,4 @@
-"""Variables that read as given tensors for a while: how one network serves many parameters."""
+"""Variables that read as given tensors within a block: one network with many parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfp_flows.core import private
 from tfp_flows.core.evaluation import current, evaluating
 from tfp_flows.core.variables import UntrackedVariableError, components
 
-# One thread at a time gives values; for the others the variables are as ever.
+# One thread at a time substitutes; the others read the variables themselves.
 _LOCK = threading.RLock()
 
 
@@ -20,10 +20,10 @@ _LOCK = threading.RLock()
 def substituted(
     variables: Sequence[tf.Variable], tensors: Sequence[tf.Tensor]
 ) -> Iterator[dict[int, tf.Tensor]]:
-    """Within the block, every variable reads as its tensor, and what is assigned is kept apart.
+    """Within the block, every variable reads as its tensor, and assignments go to a dict.
 
-    Gradients then flow to the tensors, through networks of any kind. Only for graphs in the
-    making: eager ops read variables past Python.
+    Gradients then flow to the tensors, through networks of any kind. Only while a graph is built:
+    eager ops read variables without calling their Python methods.
 
     Args:
       variables: of any kind that TensorFlow or either Keras makes.
@@ -33,24 +33,26 @@ def substituted(
       What the block assigned, by position: later reads within the block see it.
 
     Raises:
-      RuntimeError: called in eager mode.
-      UntrackedVariableError: an op uses a variable all the same, such as the call of a
+      RuntimeError: if called in eager mode.
+      UntrackedVariableError: if an op uses a variable by its handle, such as the call of a
         `tf.function`, a scatter update or an op of `tf.raw_ops`.
     """
     if tf.executing_eagerly():
-        raise RuntimeError("Variables can be given other values inside a tf.function only.")
+        raise RuntimeError("Variables can be substituted inside a tf.function only.")
     assigned: dict[int, tf.Tensor] = {}
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
     with _LOCK, evaluating(substituting=True, shared=None), contextlib.ExitStack() as undo:
-        for place, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
-            _substitute(place, variable, tensor, assigned, undo)
+        for index, (variable, tensor) in enumerate(zip(variables, tensors, strict=True)):
+            _substitute(index, variable, tensor, assigned, undo)
         yield assigned
-    _refuse_bypasses(graph, graph.get_operations()[before:], variables)
+    _validate_no_handles(graph, graph.get_operations()[before:], variables)
 
 
-def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) -> None:
-    """Raises if one of the ops uses a variable by its handle, past all that Python can replace."""
+def _validate_no_handles(
+    graph: tf.Graph, ops: Sequence[tf.Operation], variables: Sequence[tf.Variable]
+) -> None:
+    """Raises if one of the ops uses a variable by its handle, which cannot be substituted."""
     owners = {id(c.handle): v for v in variables for c in components(v)}
     for outer, inner in private.captures(graph):
         if id(outer) in owners:
@@ -59,26 +61,34 @@ def _refuse_bypasses(graph: tf.Graph, ops: Sequence[tf.Operation], variables) ->
     if used:
         uses = ", ".join(f"{name} ({kind})" for name, kind in sorted(set(used)))
         raise UntrackedVariableError(
-            f"A network uses variables where they cannot be given the parameters of each step: "
-            f"{uses}. A variable inside a tf.function of its own is one (remove that tf.function: "
-            "the flow is compiled as a whole), and scatter updates and tf.raw_ops are others: "
-            "read it by its value, and write it by assign."
+            f"A network uses variables where they cannot be replaced by the parameters of each "
+            f"step: {uses}. Such uses are a tf.function around a part of the network (remove it: "
+            "the flow is compiled as a whole), scatter updates and tf.raw_ops (read variables by "
+            "their value, and write them by assign)."
         )
 
 
 def is_substituted(component: tf.Variable) -> bool:
-    """Whether a block of `substituted`, in this thread, says what this variable reads as."""
+    """Whether this variable is substituted in this thread."""
     return current().substituting and private.is_replaced(component)
 
 
-def _substitute(place, variable, tensor, assigned, undo) -> None:
-    def read():
-        return assigned.get(place, tensor)
+def _substitute(
+    index: int,
+    variable: tf.Variable,
+    tensor: tf.Tensor,
+    assigned: dict[int, tf.Tensor],
+    undo: contextlib.ExitStack,
+) -> None:
+    """Replaces the methods that read and write one variable until `undo` closes."""
 
-    def write(combine):
+    def read() -> tf.Tensor:
+        return assigned.get(index, tensor)
+
+    def write(combine: Callable) -> Callable:
         def assign(value, *_, **__):
-            assigned[place] = combine(read(), tf.cast(value, tensor.dtype))
-            return assigned[place]
+            assigned[index] = combine(read(), tf.cast(value, tensor.dtype))
+            return assigned[index]
 
         return assign
 
@@ -93,8 +103,8 @@ def _substitute(place, variable, tensor, assigned, undo) -> None:
         _patch(component, private.read_methods(read), undo)
 
 
-def _patch(holder, methods: dict, undo: contextlib.ExitStack) -> None:
-    """Gives one object methods of its own until `undo` closes; blocks may be nested."""
+def _patch(holder: tf.Variable, methods: dict[str, Callable], undo: contextlib.ExitStack) -> None:
+    """Replaces methods of one object until `undo` closes; blocks may be nested."""
     for name, method in methods.items():
         before = vars(holder).get(name)
         object.__setattr__(holder, name, _in_this_thread(method, getattr(holder, name)))

@@ -1,4 +1,4 @@
-"""Evaluations that always run in a graph, whoever calls them."""
+"""Evaluations that always run in a graph, also when they are called eagerly."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tfp_flows.core.evaluation import add_penalty, collecting_penalties, current
 class InGraph:
     """Runs `method(value, context, forward, **settings)` in a `tf.function`, also from eager mode.
 
-    For loops, which are slow in eager mode, and for stand-ins of variables, which eager ops
-    would not see. That holds under `tf.config.run_functions_eagerly(True)` too. One trace serves
-    all batch sizes. Penalties leave the graph as results.
+    For loops, which are slow in eager mode, and for substituted variables, which eager ops do not
+    see. It does so under `tf.config.run_functions_eagerly(True)` too. There is one trace for each
+    `Evaluation.key`, and it serves all batch sizes. Penalties are results of the graph.
 
     Args:
       method: an evaluation of a bijector.
@@ -41,7 +41,7 @@ class InGraph:
         key = (forward, current().key, *settings.items(), *specs)
         args = [value] if context is None else [value, context]
         if key not in self._traced:
-            with self._tracing:  # all who wait for a trace would be taken for ones that retrace
+            with self._tracing:  # TensorFlow would count the threads that wait as retracing
                 if key not in self._traced:
                     evaluate = functools.partial(self._method, forward=forward, **settings)
                     function = tf.function(
@@ -53,30 +53,30 @@ class InGraph:
 
 
 def run_in_graph(function: Callable[[], Any]) -> Any:
-    """`function()`, traced anew at each call from eager mode: for what is rarely called."""
+    """`function()` in a graph, traced at every call from eager mode: for rare calls."""
     if not tf.executing_eagerly():
         return function()
     return tf.function(function, autograph=False).get_concrete_function()()
 
 
 def _called(function: Callable, args: list[tf.Tensor]) -> Any:
-    """Calls a `tf.function` as a graph, also where TensorFlow is told to run functions eagerly."""
+    """Calls a `tf.function` as a graph, also under `tf.config.run_functions_eagerly(True)`."""
     if tf.config.functions_run_eagerly():
         return function.get_concrete_function()(*args)
     return function(*args)
 
 
 def _hand_over(result: Any, penalties: list[tf.Tensor]) -> Any:
-    """The result; the penalties go to whoever collects them outside of the graph."""
+    """Returns the result, and adds the penalties to those collected outside of the graph."""
     for penalty in penalties:
         add_penalty(penalty)
     return result
 
 
 class _Traceable:
-    """A function that TensorFlow knows by its owner when it warns of frequent retracing.
+    """A function whose identity is its owner, for TensorFlow's warning of frequent retracing.
 
-    It would go by the line of code else, and take the first traces of many flows for retraces.
+    By default that is its line of code, so first traces of many flows would count as retracing.
     """
 
     def __init__(self, owner: InGraph, function: Callable):
