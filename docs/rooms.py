@@ -43,10 +43,9 @@ def rooms(package: Path = PACKAGE) -> dict[str, dict]:
         about["files"] += 1
         about["lines"] += len(source.splitlines())
         about["imports"] |= _imported(source, package) - {room}
-    return {
-        room: {**about, "imports": sorted(about["imports"])}
-        for room, about in sorted(found.items())
-    }
+    for about in found.values():
+        about["imports"] = sorted(about["imports"])
+    return found
 
 
 def _room_of(parts: tuple[str, ...]) -> str:

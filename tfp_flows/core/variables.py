@@ -1,4 +1,4 @@
-"""Variables in sight: who owns what, under which name, and what a call really reads."""
+"""Variables: those of Keras layers shown to `tf.Module`, frozen ones, untracked ones."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tfp_flows.core import private
 
 
 class UntrackedVariableError(ValueError):
-    """A call reads trainable variables that its owner does not track."""
+    """Raised where a call reads trainable variables that its owner does not track."""
 
     __init__ = Exception.__init__  # AutoGraph keeps the type of just these
 
 
 class LiveVariables(collections.abc.Sequence):
-    """The `tf.Variable`s of Keras layers (either Keras), always up to date.
+    """The `tf.Variable`s of Keras layers of either engine, always up to date.
 
-    A Keras 3 layer is no `tf.Module`, so a module that merely holds one hides its
-    variables. `tf.nest` walks any sequence, hence holding this one shows them.
+    A Keras 3 layer is not a `tf.Module`, so a module with one as an attribute does not have its
+    variables. `tf.Module` flattens sequences, so a module with this one as an attribute has them.
 
     Args:
       net: a layer, or a `tf.Module` that may hold some; see `held_layers`.
@@ -97,13 +97,13 @@ def components(variable: tf.Variable) -> list[tf.Variable]:
 
 
 def set_trainable(variable: tf.Variable, trainable: bool) -> None:
-    """Freezes a variable, or lets it be trained again."""
+    """Freezes a variable, or makes it trainable again."""
     for holder in (variable, *components(variable)):
         private.set_trainable(holder, trainable)
 
 
 class FrozenByNetworks:
-    """What setting `trainable` would not freeze says so, where Python would take the attribute."""
+    """Makes setting `trainable` an error, where it would be an attribute without any effect."""
 
     @property
     def trainable(self):
@@ -122,7 +122,7 @@ class FrozenByNetworks:
 
 @contextlib.contextmanager
 def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
-    """Gives the variables their old values back if the block raises."""
+    """Restores the values of the variables if the block raises."""
     before = [(v, v.numpy()) for v in variables]
     try:
         yield
@@ -136,7 +136,7 @@ def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
 def validate_tracked(owner: tf.Module) -> Iterator[None]:
     """Raises `UntrackedVariableError` if the block reads what `owner` does not track.
 
-    Only trainable variables are seen: they are what would silently stay untrained.
+    It sees trainable variables only: those would silently stay untrained.
     """
     with tf.GradientTape() as tape:
         yield
@@ -145,8 +145,8 @@ def validate_tracked(owner: tf.Module) -> Iterator[None]:
     if missing:
         names = ", ".join(f"{v.name} {tuple(v.shape)}" for v in missing)
         raise UntrackedVariableError(
-            f"'{owner.name}' reads {len(missing)} trainable variable(s) that nobody tracks, so "
+            f"'{owner.name}' reads {len(missing)} trainable variable(s) that it does not track, so "
             f"they would never be trained or saved: {names}. Pass the Keras layer or tf.Module "
-            "that owns them in place of a function that closes over it; a tf.Module holds its "
-            "variables and layers as attributes, or in lists and dicts that are attributes."
+            "that owns them instead of a function that closes over it; a tf.Module tracks "
+            "variables and layers that are attributes, or in lists and dicts that are attributes."
         )
