@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.core import FlowBijector, private
-from tfp_flows.core.bijector import Delegating
+from tfp_flows.core.delegating import Delegating
 from tfp_flows.core.copying import Copyable
 from tfp_flows.distributions.context import ContextSpec
 from tfp_flows.distributions.density import Density
