@@ -38,6 +38,17 @@ def flow_of(*bijectors):
     return Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2), fb.Chain(list(bijectors)))
 
 
+def test_one_evaluation_in_tfps_distributions():
+    """In eager training too, the log-det is that of the statistics that normalised the batch."""
+    norm = fb.BatchNorm(2)
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), tfb.Chain([norm]))
+    mean, variance = tf.nn.moments(DATA, [0])
+    scale = tf.sqrt(variance + 1e-4)
+    expected = flow.distribution.log_prob((DATA - mean) / scale) - tf.reduce_sum(tf.math.log(scale))
+    np.testing.assert_allclose(trained(flow.log_prob, DATA), expected, rtol=1e-5, atol=1e-5)
+    assert float(norm.batches) == 1.0
+
+
 def test_mode():
     assert not current().in_training
     seen = []

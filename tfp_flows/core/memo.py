@@ -7,9 +7,12 @@ keyed by the identity of tensors, which in eager mode outlives updates of the va
 
 * In a graph, while no op was added that may write a variable of the bijector, the `Evaluation` is
   the same, and the gradient tapes at work are those that recorded the evaluation.
-* In eager mode within a block of `sharing`, where no variable changes. Elsewhere never: to find out
-  whether variables have changed would cost more than most evaluations do. `Chain` and `Flow`, and
-  `forward_and_log_det` and `inverse_and_log_det`, evaluate once without any memo.
+* In eager mode within a block of `sharing`, where no variable changes.
+* In eager mode while a Keras model is being trained, from the latest evaluation: dropout and the
+  statistics of a batch would differ in a second one. That compares the values of all variables.
+* Elsewhere in eager mode never: to find out whether variables have changed would cost more than most
+  evaluations do. `Chain` and `Flow`, and `forward_and_log_det` and `inverse_and_log_det`, evaluate
+  once without any memo.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class Memo:
 
     def __init__(self, bijector: Any):
         self._bijector = weakref.ref(bijector)
+        self._latest = _LatestEntry()
 
     def forward(self, x: tf.Tensor, context: Any = None) -> tf.Tensor:
         return self._evaluate("forward", x, context)[0]
@@ -77,7 +81,12 @@ class Memo:
     def _entries(self) -> _Entries | None:
         """What is remembered here; None where nothing is."""
         if tf.executing_eagerly():
-            return None if current().shared is None else shared(self, _Entries)
+            if current().shared is not None:
+                return shared(self, _Entries)
+            if current().in_training:
+                return self._latest
+            self._latest.clear()
+            return None
         owned = private.owned_by_graph(tf.compat.v1.get_default_graph(), self)
         if "entries" not in owned:
             owned["entries"] = _Entries()
@@ -145,6 +154,21 @@ class _Entries:
                 probes.append(variable.handle)
         # 0, 1 or 2 for each: recorded by no tape, by one, or by several.
         return *private.recording(probes), *self.state()
+
+
+class _LatestEntry(_Entries):
+    """The latest evaluation alone, which holds while the variables have the same values."""
+
+    def add(self, direction, argument, value, log_det, context) -> _Entry:
+        self.clear()
+        return super().add(direction, argument, value, log_det, context)
+
+    def clear(self) -> None:
+        """Forgets the evaluation, and with it the tensors."""
+        self._entries.clear()
+
+    def state(self) -> tuple:
+        return *super().state(), *(hash(v.numpy().tobytes()) for v in self._variables)
 
 
 class _Writes:
