@@ -164,7 +164,7 @@ def test_order_of_the_parameters():
         (lambda: fb.MixtureCDFCoupling(mlp(2, 4, (5,))).forward(tf.zeros([1, 4])), "52 units"),
         (lambda: flows.flow_plus_plus((1,)), "2 features or more"),
         (lambda: flows.flow_plus_plus((5, 4, 1)), "must be even; got 5x4"),
-        (lambda: flows.flow_plus_plus((2, 2, 1)), "one position is left"),
+        (lambda: flows.flow_plus_plus((2, 2, 1)), "one position of 2x2 images is left"),
         (
             lambda: flows.flow_plus_plus((4, 4, 1), couplings=(1, 2)),
             r"as \(4, 2, 3\); got \(1, 2\)",

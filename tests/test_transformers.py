@@ -62,8 +62,9 @@ TRANSFORMERS = {
 EVERY = pytest.mark.parametrize("transformer", TRANSFORMERS.values(), ids=TRANSFORMERS)
 # From latent to data they search, which has first derivatives alone.
 SEARCHES = (LogisticMixtureCDF,)
-# Affine("sigmoid") starts at a scale of 0.88, and mixtures are near one logistic distribution.
-NEAR = {"affine-sigmoid": 0.13, "mixture": 0.15}
+# Affine("sigmoid") starts at a scale of 0.881, whose inverse is 1.135; mixtures are near one
+# logistic distribution.
+NEAR = {"affine-sigmoid": 0.14, "mixture": 0.15}
 
 
 def some_params(transformer, n: int, seed: int = 0) -> tf.Tensor:
@@ -154,7 +155,7 @@ def test_zeros_give_nearly_the_identity(name):
     for evaluate in (transformer.forward, transformer.inverse):
         value, log_slope = evaluate(x, zeros)
         near = NEAR.get(name, 2e-3)  # softplus starts at a scale of 1.001
-        np.testing.assert_allclose(value, x, atol=3 * near)
+        assert np.all(np.abs(value - x) <= near * np.maximum(np.abs(x), 3.0))
         np.testing.assert_allclose(log_slope, np.zeros(50), atol=near)
 
 

@@ -451,7 +451,7 @@ def test_bad_shapes_types_and_levels():
     with pytest.raises(ValueError, match="generator"):
         model.fit(((ROWS[:4],) for _ in range(3)), verbose=0)
     pixels = compiled(pixel_flow())
-    with pytest.raises(ValueError, match=r"levels=8.*the range is 1 \.\.\. 9"):
+    with pytest.raises(ValueError, match=r"levels=8.*The range is 1 \.\.\. 9"):
         pixels.fit(PIXELS + 9 * (PIXELS == 0), verbose=0)
 
 

@@ -121,7 +121,7 @@ def test_pixels_out_of_range():
         x = PIXELS.copy()
         x[3, 0, 0] = bad
         for train in (model.fit, model.train_on_batch):
-            with pytest.raises(ValueError, match="1 of 512 values"):
+            with pytest.raises(ValueError, match="Invalid: 1 of 512"):
                 train(x)
         with pytest.raises(tf.errors.InvalidArgumentError, match="takes whole pixels"):
             model.fit(tf.data.Dataset.from_tensors(x), verbose=0)

@@ -339,7 +339,7 @@ def test_weights_of_another_dtype_or_format(tmp_path):
                 models[other].load_weights(tmp_path / name)
             for variable, value in zip(models[other].flow.variables, before, strict=True):
                 np.testing.assert_array_equal(variable, value)
-    with pytest.raises(ValueError, match="wholly or not at all"):
+    with pytest.raises(ValueError, match="completely or not at all"):
         models["float64"].load_weights(tmp_path / name, skip_mismatch=True)
 
 

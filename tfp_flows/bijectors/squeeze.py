@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfp_flows.core import FlowBijector
@@ -20,7 +22,8 @@ class Squeeze(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      ValueError: height or width (or, on the latent side, channels) cannot be divided.
+      ValueError: if `factor` < 1, or it does not divide height and width (its square the channels,
+        on the latent side).
 
     Example:
       >>> Squeeze().inverse(tf.zeros([10, 8, 8, 3])).shape
@@ -42,13 +45,12 @@ class Squeeze(FlowBijector):
     def _inverse_and_log_det(self, y, context):
         return self._move(tf.nn.space_to_depth, y, forward=False), tf.zeros([], y.dtype)
 
-    def _move(self, op, value, forward: bool):
+    def _move(self, op: Callable, value: tf.Tensor, forward: bool) -> tf.Tensor:
         """Applies `op`, which knows one batch dimension, under any number of them."""
-        shape_of = self._forward_event_shape if forward else self._inverse_event_shape
-        shape_after = (
-            self._forward_event_shape_tensor if forward else self._inverse_event_shape_tensor
-        )
-        static = shape_of(value.shape)  # refuses what cannot be divided
+        shape_of, shape_after = self._inverse_event_shape, self._inverse_event_shape_tensor
+        if forward:
+            shape_of, shape_after = self._forward_event_shape, self._forward_event_shape_tensor
+        static = shape_of(value.shape)  # raises where sizes cannot be divided
         if self._factor == 1:
             return value
         if value.shape.rank != 4:
@@ -75,7 +77,7 @@ class Squeeze(FlowBijector):
         if (h or 0) % self._factor or (w or 0) % self._factor:
             raise ValueError(
                 f"{self.name}: an image of {h}x{w} pixels cannot be cut into blocks of "
-                f"{self._factor}x{self._factor} (shape {shape}). Pad it, or use fewer levels."
+                f"{self._factor}x{self._factor} (shape {shape}). Pad it, or use fewer scales."
             )
         f = self._factor
         return _after(shape, [n and n // f for n in (h, w)], c and c * f**2)
@@ -93,7 +95,7 @@ class Squeeze(FlowBijector):
 
 
 def _event(shape: tf.TensorShape, name: str) -> list[int | None]:
-    """Height, width and channels; None for each that is not known."""
+    """Height, width and channels; None for an unknown size."""
     if shape.rank is None:
         return [None, None, None]
     if shape.rank < 3:

@@ -87,7 +87,7 @@ def _bijectors(flow: tfd.Distribution, x: tf.Tensor, context) -> Iterator[tuple]
     """The bijectors of `flow`: their paths, their data, and what conditioners are given."""
     prefix = ""
     if isinstance(flow, Dequantized):
-        x = flow.middles(x)
+        x = flow.bin_centers(x)
         if flow.dequantizer is not None:
             noise = tf.random.stateless_uniform(tf.shape(x), [0, 1], 0.001, 0.999, x.dtype)
             features = flow.dequantizer.encode_context(x)

@@ -1,4 +1,4 @@
-"""Which data have a latent: found by trying, because TFP's bijectors do not say."""
+"""Which data have a latent: found by evaluation, because TFP's bijectors do not say."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tfp_flows.core.numerics import rounding_unit
 
 tfb = tfp.bijectors
 
-_FAR = 0.05  # a round trip that ends this far away, as a share of the size, was no rounding
+_FAR = 0.05  # a round trip that ends farther away, relative to the size, is not rounding
 
 
 def is_formula(bijector: tfb.Bijector) -> bool:
-    """Whether a bijector of TFP holds no network and none of ours, so that trying is cheap."""
+    """Whether a bijector of TFP holds no network and none of ours, so that it is cheap."""
     plain = tfb.Bijector, tf.linalg.LinearOperator, tfp.util.DeferredTensor
     return not isinstance(bijector, FlowBijector) and all(
         isinstance(m, plain) and not isinstance(m, FlowBijector) for m in bijector.submodules
@@ -27,9 +27,9 @@ def within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tuple[tf.T
     """Finds the data that have a latent.
 
     There is none if the inverse is not finite, as on and beyond the bounds of a sigmoid, or if
-    `forward` leads from it to another place. The second is checked for maps of single numbers,
-    whose inverse may be finite on the wrong side of a bound, and where latents have fewer
-    entries than data, as for vectors that must sum to one.
+    `forward` maps it to other data. The second is checked for maps of single numbers, whose inverse
+    may be finite on the wrong side of a bound, and where latents have fewer entries than data, as
+    for vectors that must sum to one.
 
     Args:
       bijector: from latent to data, with `is_formula`.
@@ -37,8 +37,8 @@ def within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tuple[tf.T
       event_ndims: rank of the event.
 
     Returns:
-      `(safe, inside)`, of the shape of `y`: whether each entry is inside, and `y` where it is,
-      else other data, which have a latent. NaN counts as inside and so remains NaN.
+      `(safe, inside)`, of the shape of `y`: whether each entry is inside, and `y` where it is, else
+      other data, which have a latent. NaN counts as inside, and so stays NaN.
     """
     given = tf.stop_gradient(y)
     is_nan = tf.math.is_nan(given)
@@ -64,8 +64,10 @@ def within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tuple[tf.T
     return tf.where(whole, y, image), entries
 
 
-def inverse_within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tuple:
-    """`(x, log_det, inside)` of a bijector with `is_formula`; see `FlowBijector.inverse_within`."""
+def inverse_within(
+    bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`FlowBijector.inverse_within` for a bijector with `is_formula`: `(x, log_det, inside)`."""
     safe, inside = within(bijector, y, event_ndims)
     safe = tf.identity(safe)
     x, log_det = bijector.inverse(safe), bijector.inverse_log_det_jacobian(safe, event_ndims)
@@ -73,25 +75,25 @@ def inverse_within(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int) -> tu
 
 
 def of_events(inside: tf.Tensor, y: tf.Tensor, event_ndims: int) -> tf.Tensor:
-    """Whether all entries of an event are inside, or one is NaN, so that the event remains NaN."""
+    """Whether all entries of an event are inside, or one is NaN, so that the event stays NaN."""
     axes = list(range(-event_ndims, 0))
     return tf.reduce_all(inside, axes) | tf.reduce_any(tf.math.is_nan(y), axes)
 
 
 def both(inside: tf.Tensor | None, more: tf.Tensor | None) -> tf.Tensor | None:
-    """Whether data are inside of two bounds, where None stands for no bound."""
+    """Whether data are inside two bounds; None stands for no bound."""
     if inside is None or more is None:
         return more if inside is None else inside
     return inside & more
 
 
 def _agree(image: tf.Tensor, y: tf.Tensor, allowed: tf.Tensor) -> tf.Tensor:
-    # A number that overflows on the way back says nothing.
+    # A number that overflows on the way back is not a difference.
     return (tf.abs(image - y) <= allowed) | ~tf.math.is_finite(image)
 
 
 def _size(bijector: tfb.Bijector, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """What rounding is measured by: the size of a number and, in its units, of its latent."""
+    """The scale of rounding errors: the size of a number and, in its units, of its latent."""
     slope = tf.exp(-bijector.inverse_log_det_jacobian(tf.identity(y), event_ndims=0))
     slope = tf.where(tf.math.is_nan(slope), tf.zeros_like(slope), slope)
     return tf.abs(y) + slope * (1.0 + tf.abs(x))
@@ -104,7 +106,7 @@ def _is_surface(bijector: tfb.Bijector, event: tf.TensorShape) -> bool:
 
 
 def _all(condition: tf.Tensor, ndims: int, event_ndims: int) -> tf.Tensor:
-    """Whether it holds in a whole event, of `ndims` dimensions; with `event_ndims` of size 1."""
+    """Whether it holds in a whole event of `ndims` dimensions; shape `[*batch, 1, ..., 1]`."""
     return _apart(tf.reduce_all(condition, axis=list(range(-ndims, 0))), event_ndims)
 
 

@@ -25,10 +25,11 @@ from tfp_flows.core import private
 from tfp_flows.saving.atomic import local_path
 from tfp_flows.version import __version__
 
-FORMAT = 2  # of descriptions and of the names of weights
+FORMAT = 3  # of descriptions and of the names of weights
 
 _OLD = {
     1: "names weights by private attributes, and leaves arguments at their defaults out",
+    2: "has other names of arguments and another layout of parameters",
 }
 
 _CHECKSUM = "tfp_flows_sha256"  # attributes of an HDF5 file

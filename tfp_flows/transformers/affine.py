@@ -65,10 +65,10 @@ class Additive(Transformer):
     num_params = 1
 
     def forward(self, x, params):
-        return x + params[..., 0, :], tf.zeros_like(x)
+        return x + tf.squeeze(params, -2), tf.zeros_like(x)
 
     def inverse(self, y, params):
-        return y - params[..., 0, :], tf.zeros_like(y)
+        return y - tf.squeeze(params, -2), tf.zeros_like(y)
 
 
 class Affine(Transformer):
