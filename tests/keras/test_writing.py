@@ -344,7 +344,12 @@ def test_weights_of_another_dtype_or_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "match"), [(1, "in format 1, which names weights"), (3, "or a newer one")]
+    ("number", "match"),
+    [
+        (1, "in format 1, which names weights"),
+        (2, "in format 2, which has other names"),
+        (99, "or a newer one"),
+    ],
 )
 def test_weights_of_another_format(number, match, tmp_path, monkeypatch):
     model, path = small_model(), tmp_path / "flow.weights.h5"
