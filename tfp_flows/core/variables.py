@@ -58,6 +58,9 @@ class LiveVariables(collections.abc.Sequence):
     def __len__(self) -> int:
         return len(self._variables())
 
+    def __iter__(self) -> Iterator[tf.Variable]:  # once for all; a Sequence's is by index
+        return iter(self._variables())
+
     def __getitem__(self, index):
         return self._variables()[index]
 

@@ -39,7 +39,10 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
 
 
 class Mean(keras.metrics.Mean):
-    """Keras's, over the batches that count; NaN, not 0, if there were none."""
+    """Keras's, over the batches that count; NaN, not 0, if there were none.
+
+    tf_keras writes the state of metrics to files and Keras 3 does not; either reads both.
+    """
 
     def update_where(self, counts: tf.Tensor | bool, values: tf.Tensor) -> None:
         """Adds the values if `counts`, which may be a tensor."""
@@ -49,6 +52,12 @@ class Mean(keras.metrics.Mean):
     def result(self):
         mean = super().result()
         return tf.where(self.count > 0, mean, tf.constant(np.nan, mean.dtype))
+
+    if IS_LEGACY:
+
+        def load_own_variables(self, store: Any) -> None:
+            if len(store.keys()):  # as arrays, which a replicated variable can be assigned
+                super().load_own_variables({key: np.asarray(store[key]) for key in store})
 
 
 def summed(tensors: list) -> list:
