@@ -246,6 +246,10 @@ class ContextScale(FlowBijector):
         return y * tf.exp(-s), -tf.reduce_sum(s, -1) + 0.0 * y[..., 0]
 
 
+def test_a_context_may_be_an_array():
+    assert not flows.check_bijector(ContextScale(True), X, np.asarray(X[::-1])).faults
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_gradients_for_the_context_are_checked(dtype):
     x, context = tf.cast(X, dtype), tf.cast(X[::-1], dtype)

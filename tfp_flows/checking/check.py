@@ -110,6 +110,8 @@ def check_bijector(
             f"dimension(s) and n of 1 or more, got {x.dtype.name} of shape {x.shape}."
         )
     x = x[tf.newaxis] if x.shape.rank == min_ndims else x
+    if context is not None:
+        context = tf.convert_to_tensor(context)
     rtol = float(np.sqrt(np.finfo(x.dtype.as_numpy_dtype).eps)) if rtol is None else rtol
     subject = Subject(bijector, x, context, rtol, xla)
     found = {}

@@ -11,8 +11,8 @@ keyed by the identity of tensors, which in eager mode outlives updates of the va
 * In eager mode while a Keras model is being trained, from the latest evaluation: dropout and the
   statistics of a batch would differ in a second one. That compares the values of all variables.
 * Elsewhere in eager mode never: finding out whether variables have changed costs more than most
-  evaluations. `Chain`, `Flow`, `forward_and_log_det` and `inverse_and_log_det` evaluate once without
-  any memo.
+  evaluations. `Chain`, `Flow`, `forward_and_log_det` and `inverse_and_log_det` evaluate once
+  without any memo.
 """
 
 from __future__ import annotations
