@@ -17,7 +17,8 @@ QUICK = (
     "sylvester",
 )
 # Those refuse data outside of their support, by name.
-BOUNDED = ("logit", "rotation", "spline-circular", "neural_spline-circular")
+BOUNDED = ("logit", "rotation")
+BOUNDED += ("spline-circular", "neural_spline-circular", "autoregressive-circular")
 
 
 @each([n for n in BIJECTORS if not n.startswith(BOUNDED)], quick=lambda name: name in QUICK)
