@@ -13,7 +13,7 @@ from tfp_flows.core.naming import variable_paths
 from tfp_flows.core.network import Network
 from tfp_flows.core.random_values import reinitialised_values
 from tfp_flows.core.substitution import substituted
-from tfp_flows.core.variables import set_trainable
+from tfp_flows.core.variables import Snapshot, set_trainable
 
 
 class Stack(tf.Module):
@@ -108,14 +108,13 @@ class Stack(tf.Module):
 
         For a look at one module in eager mode, whose reads `at` does not replace.
         """
-        before = [tf.identity(own) for own in self._own]
+        before = Snapshot(self._own)
         try:
             for own, stacked in self.pairs:
                 own.assign(stacked[index])
             yield
         finally:
-            for own, value in zip(self._own, before, strict=True):
-                own.assign(value)
+            before.restore()
 
     def scan(
         self,

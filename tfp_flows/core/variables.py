@@ -123,15 +123,30 @@ class FrozenByNetworks:
         )
 
 
+class Snapshot:
+    """Variables with the values that they have now.
+
+    Args:
+      variables: the variables to hold.
+    """
+
+    def __init__(self, variables: Iterable[tf.Variable]):
+        self._values = [(v, v.numpy()) for v in variables]
+
+    def restore(self) -> None:
+        """Assigns the values."""
+        for variable, value in self._values:
+            variable.assign(value)
+
+
 @contextlib.contextmanager
 def restored_on_error(variables: Iterable[tf.Variable]) -> Iterator[None]:
     """Restores the values of the variables if the block raises."""
-    before = [(v, v.numpy()) for v in variables]
+    before = Snapshot(variables)
     try:
         yield
     except BaseException:  # Ctrl-C too
-        for variable, value in before:
-            variable.assign(value)
+        before.restore()
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.core import private, variable_paths
 from tfp_flows.core.evaluation import NoiseSource
+from tfp_flows.core.variables import Snapshot
 from tfp_flows.keras_engine import IS_LEGACY, keras
 from tfp_flows.model import loss_scaling
 from tfp_flows.model.guard import Guard
@@ -173,19 +174,3 @@ class TrainingState(keras.metrics.Metric):
 
     def result(self):
         return tf.zeros([])
-
-
-class Snapshot:
-    """Variables with the values that they have now.
-
-    Args:
-      variables: the variables to hold.
-    """
-
-    def __init__(self, variables: Iterable[tf.Variable]):
-        self._values = [(v, v.numpy()) for v in variables]
-
-    def restore(self) -> None:
-        """Assigns the values."""
-        for variable, value in self._values:
-            variable.assign(value)
